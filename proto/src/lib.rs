@@ -1,1 +1,21 @@
-//! Meridian.
+//! What the parts of Meridian say to each other, and what they sign.
+//!
+//! Everything here is pure: no socket, disk, clock or random number. `now` is always an argument.
+//! Read in this order: names ([`ids`]) and bounds ([`limits`]), the documents people sign
+//! ([`manifest`], [`plan`]), what the control plane signs ([`region_state`]), the log that holds
+//! both together ([`entry`]), the wire between parts ([`frame`],
+//! [`message`]) and the protocol that end users speak ([`oip`]).
+
+pub mod ids;
+pub mod limits;
+
+pub mod manifest;
+pub mod plan;
+pub mod region_state;
+pub mod signed;
+
+pub mod entry;
+
+pub mod frame;
+pub mod message;
+pub mod oip;

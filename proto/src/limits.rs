@@ -1,0 +1,52 @@
+//! Every bound in one place. A bound that is not here is a bug.
+
+/// One release-log entry, bytes of UTF-8 JSON.
+pub const LOG_ENTRY_BYTES_MAX: usize = 1024;
+/// One postcard frame on a QUIC stream, bytes.
+pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// One content-defined chunk, bytes.
+pub const CHUNK_BYTES_MAX: usize = 512 << 10;
+/// Chunk bytes asked for in one request: bounds what a sender holds in memory for one stream.
+pub const CHUNKS_PER_REQUEST_MAX: usize = 64;
+/// One file of a model package, bytes.
+pub const FILE_BYTES_MAX: u64 = 4 << 30;
+/// Files in one model package.
+pub const FILES_MAX: usize = 64;
+/// A manifest, encoded, bytes. About 40 bytes a chunk.
+pub const MANIFEST_BYTES_MAX: usize = 3 << 20;
+/// A signed plan, encoded, bytes.
+pub const PLAN_BYTES_MAX: usize = 256 << 10;
+/// Inputs or outputs of one model, and tensors in one request.
+pub const TENSORS_MAX: usize = 64;
+/// Dimensions of one tensor.
+pub const RANK_MAX: usize = 8;
+/// Signatures of one model, and steps of one signature.
+pub const SIGNATURES_MAX: usize = 8;
+/// Waves of one plan.
+pub const WAVES_MAX: usize = 32;
+/// Witness nodes of one wave.
+pub const WITNESSES_MAX: usize = 256;
+/// Nodes in one fleet view.
+pub const NODES_MAX: usize = 4096;
+/// Models desired in one region.
+pub const MODELS_MAX: usize = 256;
+/// Tenants of one fleet.
+pub const TENANTS_MAX: usize = 4096;
+/// Hashes in one Merkle proof: a tree of 2^63 leaves needs 63, a consistency proof at most twice that.
+pub const PROOF_HASHES_MAX: usize = 128;
+/// A checkpoint note, bytes of text.
+pub const NOTE_BYTES_MAX: usize = 16 << 10;
+/// An inference request body on a node, bytes, after decompression.
+pub const INFER_BODY_BYTES_MAX: usize = 32 << 20;
+/// The JSON part of an inference request, bytes.
+pub const INFER_JSON_BYTES_MAX: usize = 16 << 20;
+/// How much of a request body a router keeps so that it can be sent once more to another node.
+pub const REPLAY_BODY_BYTES_MAX: usize = 4 << 20;
+/// A name of a model, tenant, region, node or boundary, bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+
+const _: () = assert!(CHUNK_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(MANIFEST_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(PLAN_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(INFER_JSON_BYTES_MAX <= INFER_BODY_BYTES_MAX);
+const _: () = assert!(REPLAY_BODY_BYTES_MAX <= INFER_BODY_BYTES_MAX);

@@ -1,0 +1,207 @@
+//! Who changes to what, when, and on whose word: signed by people whose keys never lie on the control plane.
+//!
+//! A node obeys a change only if a plan permits it. So a stolen control plane can neither skip a wave nor
+//! forge the bake of the one before: the plan names the witnesses and their keys.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ContentHash, NodeClass, NodeId, PrincipalName, RegionId, Release, UnixMs, VariantId};
+use crate::limits::{PLAN_BYTES_MAX, WAVES_MAX, WITNESSES_MAX};
+use crate::signed::{DecodeError, Document, PublicKey, Signed, TrustError};
+
+/// A node whose report counts as evidence that a wave is good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Witness {
+    /// Which node.
+    pub node: NodeId,
+    /// The key of its identity: signs its reports.
+    pub key: PublicKey,
+}
+
+/// Regions that change together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wave {
+    /// Which regions.
+    pub regions: Vec<RegionId>,
+    /// Nodes of these regions as enrolled when the plan was signed.
+    pub witnesses: Vec<Witness>,
+    /// How many witnesses of each region must report ready before the region counts as changed.
+    pub quorum_per_region: u32,
+    /// How long they must have been ready before the next wave may start, milliseconds.
+    pub bake_ms: u64,
+}
+
+/// A change of one model from one release to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Counts up per model: a node that has accepted plan 5 refuses plan 4 for ever.
+    pub serial: u64,
+    /// From which release; `None` for the first one.
+    pub from: Option<Release>,
+    /// To which release.
+    pub to: Release,
+    /// The manifest of `to`.
+    pub manifest: ContentHash,
+    /// Which variant each class of nodes runs. Fixed here, never chosen by a node.
+    pub variants: Vec<(NodeClass, VariantId)>,
+    /// In order; a region stands in one wave only.
+    pub waves: Vec<Wave>,
+    /// After this moment no new step may begin.
+    pub expires: UnixMs,
+    /// Who wrote it.
+    pub author: PrincipalName,
+    /// Why, for the log's readers. A rollback says so here.
+    pub reason: String,
+}
+
+impl Document for Plan {
+    const CONTEXT: &'static str = "meridian/plan/v1";
+    const FORMAT: u8 = 1;
+    const BYTES_MAX: usize = PLAN_BYTES_MAX;
+    fn check(&self) -> Result<(), DecodeError> {
+        let wrong = |what: String| Err(DecodeError::Invalid { what });
+        if self.waves.is_empty() || self.waves.len() > WAVES_MAX {
+            return wrong(format!("{} waves, allowed is 1 to {WAVES_MAX}", self.waves.len()));
+        }
+        if self.from.as_ref().is_some_and(|from| from.model != self.to.model) {
+            return wrong("a plan changes one model: `from` and `to` differ in name".to_owned());
+        }
+        let mut seen: Vec<&RegionId> = Vec::new();
+        for wave in &self.waves {
+            if wave.regions.is_empty() || wave.witnesses.len() > WITNESSES_MAX || wave.quorum_per_region == 0 {
+                return wrong("a wave needs a region, a quorum of at least 1 and a bounded list of witnesses".to_owned());
+            }
+            for region in &wave.regions {
+                if seen.contains(&region) {
+                    return wrong(format!("region `{region}` stands in two places of the plan"));
+                }
+                seen.push(region);
+                let witnesses = wave.witnesses.iter().filter(|w| &w.node.region == region).count();
+                if witnesses < usize::try_from(wave.quorum_per_region).unwrap_or(usize::MAX) {
+                    return wrong(format!("region `{region}` has {witnesses} witnesses, its quorum is {}", wave.quorum_per_region));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A node's word about one release it holds ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadyReport {
+    /// Which node.
+    pub node: NodeId,
+    /// What it serves.
+    pub release: Release,
+    /// The manifest it serves it from.
+    pub manifest: ContentHash,
+    /// Since when it has been ready, by its own clock.
+    pub ready_since: UnixMs,
+    /// When it wrote this, by its own clock.
+    pub at: UnixMs,
+}
+
+impl Document for ReadyReport {
+    const CONTEXT: &'static str = "meridian/ready-report/v1";
+    const FORMAT: u8 = 1;
+    const BYTES_MAX: usize = 1024;
+    fn check(&self) -> Result<(), DecodeError> {
+        if self.at < self.ready_since {
+            return Err(DecodeError::Invalid { what: "ready since a moment after the report".to_owned() });
+        }
+        Ok(())
+    }
+}
+
+/// Why a plan does not permit a step.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotPermitted {
+    /// The plan itself is not trusted or not readable.
+    #[error("plan: {0}")]
+    Plan(#[from] TrustError),
+    /// The plan does not name this region.
+    #[error("the plan does not name region `{region}`")]
+    Region {
+        /// Asked for.
+        region: RegionId,
+    },
+    /// The wave before is not good yet.
+    #[error("wave {wave}: {ready} nodes of `{region}` reported {release} ready for the bake time, needed are {quorum}")]
+    Evidence {
+        /// Which wave lacks evidence, counted from 0.
+        wave: usize,
+        /// Which of its regions.
+        region: RegionId,
+        /// Of what.
+        release: Release,
+        /// How many good reports.
+        ready: usize,
+        /// How many are needed.
+        quorum: u32,
+    },
+    /// Too late to begin.
+    #[error("the plan expired at {expires}, now is {now}: sign a new one")]
+    Expired {
+        /// Unix milliseconds.
+        expires: UnixMs,
+        /// Unix milliseconds.
+        now: UnixMs,
+    },
+}
+
+impl Plan {
+    /// The wave that `region` belongs to.
+    #[must_use]
+    pub fn wave_of(&self, region: &RegionId) -> Option<usize> {
+        self.waves.iter().position(|w| w.regions.contains(region))
+    }
+    /// The variant that nodes of `class` run.
+    #[must_use]
+    pub fn variant_for(&self, class: &NodeClass) -> Option<&VariantId> {
+        self.variants.iter().find(|(c, _)| c == class).map(|(_, v)| v)
+    }
+    /// Whether wave `wave` is good on the word of `evidence`: each of its regions has a quorum of witnesses that were
+    /// ready with the plan's manifest for the bake time.
+    ///
+    /// # Errors
+    /// [`NotPermitted::Evidence`] names the first region that lacks it.
+    pub fn wave_is_good(&self, wave: usize, evidence: &[Signed]) -> Result<(), NotPermitted> {
+        let Some(w) = self.waves.get(wave) else { return Ok(()) };
+        for region in &w.regions {
+            let good = |witness: &&Witness| {
+                witness.node.region == *region && evidence.iter().any(|s| self.vouches(w.bake_ms, witness, s))
+            };
+            let ready = w.witnesses.iter().filter(good).count();
+            if ready < usize::try_from(w.quorum_per_region).unwrap_or(usize::MAX) {
+                return Err(NotPermitted::Evidence {
+                    wave,
+                    region: region.clone(),
+                    release: self.to.clone(),
+                    ready,
+                    quorum: w.quorum_per_region,
+                });
+            }
+        }
+        Ok(())
+    }
+    /// Whether `region` may change now: it is in the plan and every wave before its own is good.
+    ///
+    /// # Errors
+    /// [`NotPermitted`] says what is missing.
+    pub fn permits(&self, region: &RegionId, evidence: &[Signed], now: UnixMs) -> Result<(), NotPermitted> {
+        let wave = self.wave_of(region).ok_or_else(|| NotPermitted::Region { region: region.clone() })?;
+        if now > self.expires {
+            return Err(NotPermitted::Expired { expires: self.expires, now });
+        }
+        (0..wave).try_for_each(|before| self.wave_is_good(before, evidence))
+    }
+    fn vouches(&self, bake_ms: u64, witness: &Witness, report: &Signed) -> bool {
+        report.open::<ReadyReport>(&[witness.key], 1).is_ok_and(|r| {
+            r.node == witness.node
+                && r.release == self.to
+                && r.manifest == self.manifest
+                && r.at - r.ready_since >= bake_ms
+        })
+    }
+}
