@@ -67,9 +67,13 @@ pub enum Request {
     PutPlan(Signed),
     /// Appends an operator's entry to the log. Answer: [`Response::Logged`], once it is on disk.
     Command {
-        /// A [`crate::entry::Leaf`] in JSON; its time is set by the control plane.
+        /// A [`crate::entry::Leaf`] in JSON; its time is set by the control plane. It is signed for the log's present
+        /// size, see [`crate::entry::command_message`] and [`Request::Checkpoint`]; another size answers
+        /// [`ErrorCode::Conflict`]: ask for the checkpoint and sign again.
         leaf: String,
     },
+    /// The newest checkpoint of the log. Answer: [`Response::Checkpoint`].
+    Checkpoint,
 }
 
 /// One answer.
@@ -111,6 +115,8 @@ pub enum Response {
         /// The signed checkpoint that holds it.
         checkpoint: String,
     },
+    /// A signed checkpoint, C2SP signed-note text.
+    Checkpoint(String),
     /// Refused or failed. The stream ends.
     Error {
         /// What kind.
