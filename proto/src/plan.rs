@@ -71,6 +71,12 @@ impl Document for Plan {
             if wave.regions.is_empty() || wave.witnesses.len() > WITNESSES_MAX || wave.quorum_per_region == 0 {
                 return wrong("a wave needs a region, a quorum of at least 1 and a bounded list of witnesses".to_owned());
             }
+            for (i, w) in wave.witnesses.iter().enumerate() {
+                if wave.witnesses[..i].iter().any(|other| other.node == w.node || other.key == w.key) {
+                    let what = "would count twice: its name or its key stands there already";
+                    return wrong(format!("witness `{}` {what}", w.node));
+                }
+            }
             for region in &wave.regions {
                 if seen.contains(&region) {
                     return wrong(format!("region `{region}` stands in two places of the plan"));
@@ -205,3 +211,6 @@ impl Plan {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -288,3 +288,6 @@ fn permitted(
     }
     Ok(plan)
 }
+
+#[cfg(test)]
+mod tests;
