@@ -44,6 +44,12 @@ pub const INFER_JSON_BYTES_MAX: usize = 16 << 20;
 pub const REPLAY_BODY_BYTES_MAX: usize = 4 << 20;
 /// A name of a model, tenant, region, node or boundary, bytes.
 pub const NAME_BYTES_MAX: usize = 64;
+/// A table of client prefixes, bytes of text.
+pub const PREFIX_TABLE_BYTES_MAX: usize = 64 << 20;
+/// Prefixes in one table of client places.
+pub const PREFIXES_MAX: usize = 1 << 20;
+/// Rows waiting on a node above which routers rather ask the next allowed one.
+pub const SPILL_QUEUED_ROWS: u32 = 512;
 
 const _: () = assert!(CHUNK_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(MANIFEST_BYTES_MAX < FRAME_BYTES_MAX);
