@@ -1,1 +1,16 @@
-//! Meridian.
+//! One node of the fleet: answers inference requests in its region, from models that a signed, logged release names.
+//!
+//! Two rivers run through this crate and meet in one place, [`serving`]:
+//!
+//! ```text
+//!   request -> ingress -> residency -> cache -> batch -> engine -> answer        river 1
+//!                                        |
+//!                                     serving   what this node may serve right now, swapped whole
+//!                                        |
+//!   release -> sync -> store -> release -+                                       river 2
+//! ```
+//! River 1 reads the set once per request, so a request sees one consistent set of tenants and models. River 2 alone
+//! publishes it. Neither calls the other.
+
+pub mod engine;
+pub mod serving;

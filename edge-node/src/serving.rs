@@ -1,0 +1,225 @@
+//! What this node may serve right now: where the two rivers meet.
+//!
+//! River 2 (sync) builds a [`ServingSet`] from its region's accepted state and publishes it; river 1 (ingress) loads it
+//! once per request. The set is swapped whole, so no request ever sees the tenants of one state with the models of
+//! another. A slot that is replaced finishes what it started: each request holds an [`Arc`] of its slot, and the slot's
+//! memory goes when the last of them has answered.
+//!
+//! Rules for whoever publishes:
+//! - Publish as soon as a state is accepted, with the new tenants and the models that serve already: a revoked key is
+//!   refused by the next request, whatever is still being fetched.
+//! - Before the first publication the node is `starting` and refuses everything. After a restart, load what is on disk
+//!   and then publish once.
+//! - A slot that goes on serving is published again as the same `Arc`: it keeps its measured pace.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use proto::ids::{ContentHash, ModelName, Release};
+use proto::manifest::{Manifest, Variant};
+use proto::region_state::{RegionInfo, Tenant};
+use tokio::sync::mpsc;
+
+use crate::engine::Model;
+
+/// Checkpoints that wait for sync to compare them. More are dropped: gossip comes again.
+pub const GOSSIP_QUEUE_MAX: usize = 64;
+
+/// One consistent picture of what may be served, and to whom.
+#[derive(Debug, Default)]
+pub struct ServingSet {
+    /// Where this node stands; `None` until a state has been accepted, and then nothing is served.
+    pub region: Option<RegionInfo>,
+    /// Who may ask, by the hash of their key's text.
+    pub tenants: HashMap<ContentHash, Tenant>,
+    /// Models that are loaded and warm.
+    pub models: HashMap<ModelName, Arc<ModelSlot>>,
+    /// The state this set was made from.
+    pub seq: u64,
+    /// Size of the release log behind that state.
+    pub epoch: u64,
+    /// The newest checkpoint of the release log this node has accepted, signed-note text.
+    pub checkpoint: String,
+    /// Why activations are stopped, if they are: a fork of the log, an expired state. What is active goes on serving.
+    pub stopped: Option<String>,
+}
+
+/// One loaded release of one model.
+pub struct ModelSlot {
+    /// Which release.
+    pub release: Release,
+    /// Identity of its manifest.
+    pub manifest_id: ContentHash,
+    /// What it is made of.
+    pub manifest: Arc<Manifest>,
+    /// The form of the weights that the signed plan fixes for this node's class.
+    pub variant: Variant,
+    /// Identity of the variant's weights file.
+    pub weights: ContentHash,
+    /// Digest of the steps around the weights.
+    pub pipeline: ContentHash,
+    /// Runs it.
+    pub model: Arc<dyn Model>,
+    /// How long one row takes on this node.
+    pub pace: Pace,
+}
+
+impl ModelSlot {
+    /// Puts a loaded model beside what is known of it. `None` when the variant's file is not in the manifest.
+    #[must_use]
+    pub fn new(
+        manifest_id: ContentHash,
+        manifest: Arc<Manifest>,
+        variant: Variant,
+        model: Arc<dyn Model>,
+    ) -> Option<Self> {
+        let weights = manifest.file(&variant.file)?.blake3;
+        let pace = Pace::starting_at(variant.measured.row_us);
+        let (release, pipeline) = (manifest.release(), manifest.pipeline_digest());
+        Some(Self {
+            release,
+            manifest_id,
+            manifest,
+            variant,
+            weights,
+            pipeline,
+            model,
+            pace,
+        })
+    }
+    /// Rows that are joined into one run.
+    #[must_use]
+    pub fn rows_max(&self) -> usize {
+        usize::try_from(self.variant.batch_rows_max)
+            .unwrap_or(usize::MAX)
+            .max(1)
+    }
+}
+
+impl std::fmt::Debug for ModelSlot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "ModelSlot({} {:?} {})",
+            self.release, self.manifest_id, self.variant.id
+        )
+    }
+}
+
+/// Time of one row of one model on this node, microseconds: a moving average that starts at the publisher's figure.
+#[derive(Debug)]
+pub struct Pace(AtomicU64);
+
+impl Pace {
+    /// Starts from a published measurement.
+    #[must_use]
+    pub fn starting_at(row_us: u32) -> Self {
+        Self(AtomicU64::new(u64::from(row_us)))
+    }
+    /// Present estimate of one row, microseconds.
+    #[must_use]
+    pub fn row_us(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+    /// Learns from a run of `rows` rows: an eighth of the difference each time. Two threads that learn at once may
+    /// lose one of both readings, which a moving average does not mind.
+    pub fn learn(&self, rows: usize, run_us: u64) {
+        let rows = u64::try_from(rows).unwrap_or(u64::MAX).max(1);
+        let (old, seen) = (self.row_us(), run_us / rows);
+        self.0.store((old * 7 + seen).div_ceil(8), Ordering::Relaxed);
+    }
+}
+
+/// The handle both rivers share. Cloning it is cheap and gives the same handle.
+#[derive(Clone, Debug, Default)]
+pub struct Serving {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    set: ArcSwap<ServingSet>,
+    queued: AtomicU32,
+}
+
+impl Serving {
+    /// Starts with the empty set: region unknown, nothing served.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// What may be served now. One atomic operation.
+    #[must_use]
+    pub fn load(&self) -> Arc<ServingSet> {
+        self.shared.set.load_full()
+    }
+    /// Makes `set` what the next request sees.
+    pub fn publish(&self, set: ServingSet) {
+        self.shared.set.store(Arc::new(set));
+    }
+    /// Requests waiting for an engine thread, for the node's report.
+    #[must_use]
+    pub fn queued(&self) -> u32 {
+        self.shared.queued.load(Ordering::Relaxed)
+    }
+    /// Tells how many requests wait. The batch stage alone calls this.
+    pub fn set_queued(&self, requests: usize) {
+        self.shared
+            .queued
+            .store(u32::try_from(requests).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+}
+
+/// Hands checkpoints that a router has seen to sync, which compares them with its own: `POST /v1/checkpoints`.
+#[derive(Clone, Debug)]
+pub struct Gossip(mpsc::Sender<String>);
+
+impl Gossip {
+    /// Both ends. The receiver belongs to sync.
+    #[must_use]
+    pub fn channel() -> (Self, mpsc::Receiver<String>) {
+        let (sender, receiver) = mpsc::channel(GOSSIP_QUEUE_MAX);
+        (Self(sender), receiver)
+    }
+    /// Offers one checkpoint's text; `false` when sync is behind and it was dropped.
+    #[must_use]
+    pub fn offer(&self, checkpoint: String) -> bool {
+        self.0.try_send(checkpoint).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_keeps_the_set_it_began_with_while_another_is_published() {
+        let serving = Serving::new();
+        let before = serving.load();
+        serving.publish(ServingSet {
+            seq: 7,
+            ..ServingSet::default()
+        });
+        assert_eq!((before.seq, serving.load().seq), (0, 7));
+    }
+
+    #[test]
+    fn the_pace_moves_towards_what_is_measured_here() {
+        let pace = Pace::starting_at(1_000);
+        for _ in 0..64 {
+            pace.learn(4, 400);
+        }
+        assert!((100..=108).contains(&pace.row_us()), "{}", pace.row_us());
+    }
+
+    #[test]
+    fn gossip_beyond_the_bound_is_dropped_not_queued() {
+        let (gossip, _receiver) = Gossip::channel();
+        let taken = (0..GOSSIP_QUEUE_MAX + 5)
+            .filter(|_| gossip.offer(String::new()))
+            .count();
+        assert_eq!(taken, GOSSIP_QUEUE_MAX);
+    }
+}
