@@ -263,7 +263,7 @@ pub struct NodeEntry {
 }
 
 /// What a region answers with: since which moment, from which release.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activation {
     /// When the log said so.
     pub since: UnixMs,

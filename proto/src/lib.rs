@@ -19,3 +19,4 @@ pub mod entry;
 pub mod frame;
 pub mod message;
 pub mod oip;
+pub mod status;
