@@ -51,6 +51,27 @@ pub const PREFIXES_MAX: usize = 1 << 20;
 /// Rows waiting on a node above which routers rather ask the next allowed one.
 pub const SPILL_QUEUED_ROWS: u32 = 512;
 
+/// A configuration file, trust bundle, certificate chain or key file, bytes.
+pub const SETUP_FILE_BYTES_MAX: u64 = 1 << 20;
+/// QUIC connections of one listener: every node, router and person of a fleet, with room to reconnect.
+pub const QUIC_CONNECTIONS_MAX: usize = 2 * NODES_MAX;
+/// QUIC handshakes of one listener that are under way; more are refused.
+pub const QUIC_HANDSHAKES_MAX: usize = 256;
+/// Streams that one QUIC peer may have open. Memory of a connection is bounded by its windows, not by this.
+pub const QUIC_STREAMS_MAX: u32 = 64;
+/// Bytes in flight to or from one QUIC peer: about two bandwidth-delay products of 200 Mbit/s at 50 ms.
+pub const QUIC_WINDOW_BYTES: u32 = 2_500_000;
+/// Client connections of one HTTP listener; more are closed at once.
+pub const HTTP_CONNECTIONS_MAX: usize = 4096;
+/// Concurrent requests on one HTTP/2 connection.
+pub const HTTP_STREAMS_MAX: u32 = 256;
+/// The head of one HTTP request, bytes.
+pub const HTTP_HEAD_BYTES_MAX: u32 = 32 << 10;
+/// Server names that one HTTPS client keeps connections for.
+pub const HTTP_CLIENT_NAMES_MAX: usize = NODES_MAX;
+/// Spans that wait for their export; more are dropped and counted.
+pub const SPANS_WAITING_MAX: usize = 4096;
+
 const _: () = assert!(CHUNK_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(MANIFEST_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(PLAN_BYTES_MAX < FRAME_BYTES_MAX);

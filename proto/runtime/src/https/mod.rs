@@ -1,0 +1,83 @@
+//! HTTP for everybody: TLS 1.3 listeners and clients, and plain listeners that cannot leave the machine.
+//!
+//! ```text
+//!   Listener --accept--> TLS handshake --> HTTP/1.1 or HTTP/2 --> service(Request + PeerAddr, Transport, Option<Role>)
+//!       | drain: no new connection, open ones finish what they took
+//! ```
+//! Every connection has a bound in number, head size and time for handshake and head. What a request may do, and how
+//! long its body may take, is decided by the service.
+
+mod client;
+mod plain;
+mod server;
+mod tls;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::identity::IdentityError;
+
+pub use client::{Body, Client, ClientError, empty, full};
+pub use plain::PlainListener;
+pub use server::{serve, serve_plain};
+pub use tls::ServerTls;
+
+/// Why a listener cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpsError {
+    /// The address cannot be used.
+    #[error("listen on {address}")]
+    Bind {
+        /// As configured.
+        address: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Without TLS only this machine may connect.
+    #[error(
+        "{address} is not on this machine: without TLS listen on a loopback address or `unix:/path`, or configure a certificate"
+    )]
+    PlainNotLocal {
+        /// As configured.
+        address: SocketAddr,
+    },
+    /// Not an address.
+    #[error("`{text}` is neither `IP:PORT` nor `unix:/path`")]
+    Address {
+        /// As configured.
+        text: String,
+    },
+    /// The certificate or key cannot be used.
+    #[error("load the certificate {path}")]
+    Certificate {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<IdentityError>,
+    },
+}
+
+/// Where a request comes from. In every request's extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerAddr {
+    /// A TCP peer.
+    Tcp(SocketAddr),
+    /// A process of this machine, over a unix socket.
+    Unix,
+}
+
+/// How a request came. In every request's extensions, next to an `Option<Role>`: the role of a verified client
+/// certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Encrypted.
+    Tls,
+    /// From this machine, over a plain listener.
+    Plain,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,297 @@
+//! The accept loop and one task per connection, bounded in number and time, drained in order.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use proto::limits::{HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_STREAMS_MAX};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::plain::Kind;
+use super::{HttpsError, PeerAddr, PlainListener, ServerTls, Transport};
+use crate::identity::{Role, role_of};
+use crate::lifecycle::Lifecycle;
+
+/// From the first byte of a connection to the end of its TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// From the first wish to read a request to the end of its head; also how long an idle HTTP/1.1 connection is kept.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often an HTTP/2 connection is asked whether it is there, and how long it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// Rest after the system refused to accept: out of file descriptors, most likely.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// How much of a request body HTTP/2 may send ahead of the service, per stream and per connection.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What the daemons put behind a listener.
+pub trait HttpService<B>:
+    Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+impl<B, S> HttpService<B> for S where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// Answers `listener` with `service` in tasks of `lifecycle`, until that drains: then the listener closes, and open
+/// connections end when the requests they have taken are answered. Without `tls` the listener must be on loopback.
+///
+/// Each request carries [`PeerAddr`], [`Transport`] and `Option<Role>` in its extensions.
+///
+/// # Errors
+/// [`HttpsError::PlainNotLocal`].
+pub fn serve<S, B>(
+    listener: TcpListener,
+    tls: Option<ServerTls>,
+    lifecycle: &Lifecycle,
+    service: S,
+) -> Result<(), HttpsError>
+where
+    S: HttpService<B>,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let Some(tls) = tls else {
+        serve_plain(PlainListener::from_tcp(listener)?, lifecycle, service);
+        return Ok(());
+    };
+    let door = Door::new(lifecycle, service);
+    lifecycle.spawn("https-accept", async move {
+        while let Some((stream, address, room)) = door.next(|| listener.accept()).await {
+            let _ = stream.set_nodelay(true); // a socket that refuses is slower, not wrong
+            door.admit(secure(door.clone(), tls.clone(), stream, address), room);
+        }
+    });
+    Ok(())
+}
+
+/// As [`serve`], without TLS, for this machine only.
+pub fn serve_plain<S, B>(listener: PlainListener, lifecycle: &Lifecycle, service: S)
+where
+    S: HttpService<B>,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let door = Door::new(lifecycle, service);
+    lifecycle.spawn("http-accept", async move {
+        match listener.0 {
+            Kind::Tcp(listener, _) => {
+                while let Some((stream, address, room)) = door.next(|| listener.accept()).await {
+                    let _ = stream.set_nodelay(true); // a socket that refuses is slower, not wrong
+                    let facts = Facts {
+                        peer: PeerAddr::Tcp(address),
+                        transport: Transport::Plain,
+                        role: None,
+                    };
+                    door.admit(door.clone().converse(stream, facts, Version::Sniff), room);
+                }
+            }
+            Kind::Unix(listener, _file) => {
+                while let Some((stream, _, room)) = door.next(|| listener.accept()).await {
+                    let facts = Facts {
+                        peer: PeerAddr::Unix,
+                        transport: Transport::Plain,
+                        role: None,
+                    };
+                    door.admit(door.clone().converse(stream, facts, Version::Sniff), room);
+                }
+            }
+        }
+    });
+}
+
+/// What a connection's requests are told about it.
+#[derive(Clone)]
+struct Facts {
+    peer: PeerAddr,
+    transport: Transport,
+    role: Option<Role>,
+}
+
+/// Which HTTP a connection speaks: TLS has agreed on one, a plain client shows it by its first bytes.
+#[derive(Clone, Copy)]
+enum Version {
+    One,
+    Two,
+    Sniff,
+}
+
+/// What all connections of one listener share.
+#[derive(Clone)]
+struct Door<S> {
+    lifecycle: Lifecycle,
+    service: S,
+    room: Arc<Semaphore>,
+}
+
+impl<S> Door<S> {
+    fn new(lifecycle: &Lifecycle, service: S) -> Self {
+        let room = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
+        Self {
+            lifecycle: lifecycle.clone(),
+            service,
+            room,
+        }
+    }
+
+    /// The next connection there is room for; none when draining.
+    async fn next<T, A, F>(&self, accept: impl Fn() -> F) -> Option<(T, A, OwnedSemaphorePermit)>
+    where
+        F: Future<Output = io::Result<(T, A)>>,
+    {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.lifecycle.drain().cancelled() => return None,
+                accepted = accept() => accepted,
+            };
+            match (accepted, self.room.clone().try_acquire_owned()) {
+                (Ok((stream, address)), Ok(room)) => return Some((stream, address, room)),
+                (Ok(_), Err(_)) => tracing::warn!(HTTP_CONNECTIONS_MAX, "closed a connection: too many are open"),
+                (Err(error), _) => {
+                    tracing::warn!(%error, "accept");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, connection: impl Future<Output = ()> + Send + 'static, room: OwnedSemaphorePermit) {
+        self.lifecycle.spawn("http-connection", async move {
+            connection.await;
+            drop(room);
+        });
+    }
+
+    /// Speaks HTTP until the peer leaves, breaks the protocol or the lifecycle drains.
+    async fn converse<IO, B>(self, stream: IO, facts: Facts, version: Version)
+    where
+        S: HttpService<B>,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let builder = http(version);
+        let service = Told {
+            service: self.service,
+            facts,
+        };
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let over = tokio::select! {
+            result = connection.as_mut() => Some(result),
+            () = self.lifecycle.drain().cancelled() => None,
+        };
+        let result = match over {
+            Some(result) => result,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = result {
+            tracing::debug!(%error, "a client's connection ended early");
+        }
+    }
+}
+
+/// Shakes hands, then speaks HTTP.
+async fn secure<S, B>(door: Door<S>, tls: ServerTls, stream: tokio::net::TcpStream, address: SocketAddr)
+where
+    S: HttpService<B>,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(tls.current()).accept(stream));
+    let stream = match within(door.lifecycle.drain(), handshake).await {
+        Some(Ok(Ok(stream))) => stream,
+        Some(Ok(Err(error))) => return tracing::debug!(%address, %error, "TLS handshake"),
+        Some(Err(_)) => return tracing::debug!(%address, "no TLS handshake in time"),
+        None => return,
+    };
+    let (_, session) = stream.get_ref();
+    let certificate = session.peer_certificates().and_then(|chain| chain.first());
+    let role = certificate
+        .zip(tls.fleet())
+        .and_then(|(certificate, fleet)| role_of(certificate, fleet).ok());
+    let version = if session.alpn_protocol() == Some(b"h2") {
+        Version::Two
+    } else {
+        Version::One
+    };
+    let facts = Facts {
+        peer: PeerAddr::Tcp(address),
+        transport: Transport::Tls,
+        role,
+    };
+    door.converse(stream, facts, version).await;
+}
+
+/// The result of `work`, or none if `stop` comes first.
+async fn within<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = stop.cancelled() => None,
+    }
+}
+
+fn http(version: Version) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    let head_bytes_max = usize::try_from(HTTP_HEAD_BYTES_MAX).unwrap_or(usize::MAX);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(head_bytes_max.max(64 << 10));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_EVERY)
+        .max_concurrent_streams(HTTP_STREAMS_MAX)
+        .max_header_list_size(HTTP_HEAD_BYTES_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    match version {
+        Version::One => builder.http1_only(),
+        Version::Two => builder.http2_only(),
+        Version::Sniff => builder,
+    }
+}
+
+/// A service that is told about the connection in each request's extensions.
+struct Told<S> {
+    service: S,
+    facts: Facts,
+}
+
+impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Told<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let facts = self.facts.clone();
+        let extensions = request.extensions_mut();
+        extensions.insert(facts.peer);
+        extensions.insert(facts.transport);
+        extensions.insert(facts.role);
+        self.service.call(request)
+    }
+}
