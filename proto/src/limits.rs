@@ -50,6 +50,20 @@ pub const PREFIX_TABLE_BYTES_MAX: usize = 64 << 20;
 pub const PREFIXES_MAX: usize = 1 << 20;
 /// Rows waiting on a node above which routers rather ask the next allowed one.
 pub const SPILL_QUEUED_ROWS: u32 = 512;
+/// Release-log checkpoints that a part keeps to compare with those of others.
+pub const CHECKPOINTS_KEPT: usize = 64;
+/// TCP connections to a name server at once; more are dropped.
+pub const DNS_TCP_CONNECTIONS_MAX: usize = 256;
+/// Queries on one TCP connection to a name server.
+pub const DNS_QUERIES_PER_CONNECTION_MAX: usize = 64;
+/// What a node says of itself when probed, bytes of JSON.
+pub const NODE_STATUS_BYTES_MAX: usize = 256 << 10;
+/// Nodes that one router probes at the same time.
+pub const PROBES_AT_ONCE_MAX: usize = 64;
+/// Nodes that one request is offered to at most, counting those that could not be connected to.
+pub const ATTEMPTS_MAX: usize = 4;
+/// An error body of a node that a router looks into, bytes.
+pub const ERROR_BODY_BYTES_MAX: usize = 64 << 10;
 
 /// A configuration file, trust bundle, certificate chain or key file, bytes.
 pub const SETUP_FILE_BYTES_MAX: u64 = 1 << 20;

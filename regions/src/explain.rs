@@ -57,7 +57,7 @@ pub fn to_json(ask: &Ask<'_>, decision: &Decision, fleet: &Topology) -> Value {
     json!({
         "seq": decision.seq,
         "epoch": decision.epoch,
-        "client": Places::builtin().nearest(ask.client).map(|p| p.id.as_str()),
+        "client": ask.client.and_then(|c| Places::builtin().nearest(c)).map(|p| p.id.as_str()),
         "boundary": ask.boundary.as_str(),
         "model": ask.model.map(|m| m.as_str()),
         "chosen": decision.outcome.ok().map(|node| fleet.nodes[node].id.to_string()),

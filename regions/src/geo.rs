@@ -63,6 +63,16 @@ impl Position {
     pub fn from_e6(lat_e6: i32, lon_e6: i32) -> Result<Self, GeoError> {
         Self::new(f64::from(lat_e6) / 1e6, f64::from(lon_e6) / 1e6)
     }
+    /// Millionths of degrees north and east, rounded: what [`Position::from_e6`] reads.
+    #[must_use]
+    #[allow(
+        clippy::as_conversions,
+        reason = "at most 180 million by construction, and no other conversion from f64"
+    )]
+    pub fn to_e6(self) -> (i32, i32) {
+        let e6 = |degrees: f64| (degrees * 1e6).round() as i32;
+        (e6(self.lat_deg), e6(self.lon_deg))
+    }
     /// Degrees north.
     #[must_use]
     pub fn lat_deg(self) -> f64 {

@@ -110,7 +110,7 @@ impl Boundaries {
     }
     /// Whether `boundary` is defined.
     #[must_use]
-    pub fn knows(&self, boundary: &BoundaryId) -> bool {
+    pub fn contains(&self, boundary: &BoundaryId) -> bool {
         self.0.contains_key(boundary)
     }
     /// Names of all boundaries.

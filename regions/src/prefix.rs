@@ -110,16 +110,23 @@ impl FromStr for Cidr {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TableFile {
-    default: String,
+    default: Option<String>,
     #[serde(default)]
-    prefixes: BTreeMap<String, String>,
+    prefix: Vec<RowFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RowFile {
+    cidr: String,
+    place: String,
 }
 
 /// Where a client is, and for how many leading bits of its address that holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Located<'a> {
-    /// The place.
-    pub place: &'a Place,
+    /// The place; `None` for an address in no prefix of a table without default.
+    pub place: Option<&'a Place>,
     /// Every address that shares this many leading bits is at the same place: 0 to 32 for IPv4, 0 to 128 for IPv6.
     pub scope_len: u8,
 }
@@ -127,18 +134,18 @@ pub struct Located<'a> {
 /// Prefixes and their places.
 ///
 /// ```toml
-/// default = "fra"                 # for addresses in no prefix
-/// [prefixes]
-/// "127.1.0.0/16" = "fra"
-/// "2001:db8::/32" = "nrt"
+/// default = "fra"                 # for addresses in no prefix; may be left out
+/// [[prefix]]
+/// cidr = "2001:db8::/32"
+/// place = "nrt"
 /// ```
-/// or, for large tables, lines of `prefix,place` with the first one `default,place`.
+/// or, for large tables, lines of `prefix,place`, where the first may be `default,place`.
 #[derive(Clone, Debug)]
 pub struct PrefixTable {
     /// First address of each range, ascending; the first is 0, so every address has one.
     starts: Vec<u128>,
     /// Index into `places` for each range; neighbours differ.
-    owners: Vec<usize>,
+    owners: Vec<Option<usize>>,
     places: Vec<Place>,
 }
 
@@ -150,11 +157,8 @@ impl PrefixTable {
     pub fn parse_toml(text: &str, places: &Places) -> Result<Self, PrefixError> {
         check("bytes", text.len(), PREFIX_TABLE_BYTES_MAX)?;
         let file: TableFile = toml::from_str(text).map_err(|e| PrefixError::File { what: e.to_string() })?;
-        let rows = file
-            .prefixes
-            .iter()
-            .map(|(cidr, place)| (cidr.as_str(), place.as_str()));
-        Self::build(&file.default, rows, places)
+        let rows = file.prefix.iter().map(|row| (row.cidr.as_str(), row.place.as_str()));
+        Self::build(file.default.as_deref(), rows, places)
     }
     /// Reads the form of one `prefix,place` a line.
     ///
@@ -171,15 +175,14 @@ impl PrefixTable {
             let what = || format!("`{}`: write `prefix,place`", line.chars().take(64).collect::<String>());
             rows.push(line.split_once(',').ok_or_else(|| PrefixError::File { what: what() })?);
         }
-        let Some((&("default", default), rows)) = rows.split_first() else {
-            return Err(PrefixError::File {
-                what: "the first line must be `default,place`".to_owned(),
-            });
+        let (default, rows) = match rows.split_first() {
+            Some((&("default", default), rest)) => (Some(default), rest),
+            _ => (None, rows.as_slice()),
         };
         Self::build(default, rows.iter().copied(), places)
     }
     fn build<'a>(
-        default: &str,
+        default: Option<&str>,
         rows: impl Iterator<Item = (&'a str, &'a str)>,
         known: &Places,
     ) -> Result<Self, PrefixError> {
@@ -196,7 +199,7 @@ impl PrefixTable {
             index.insert(id.to_owned(), places.len() - 1);
             Ok(places.len() - 1)
         };
-        let default = place(default)?;
+        let default = default.map(&mut place).transpose()?;
         let mut prefixes: BTreeMap<Cidr, usize> = BTreeMap::new();
         for (cidr, id) in rows {
             check("prefixes", prefixes.len() + 1, PREFIXES_MAX)?;
@@ -223,7 +226,7 @@ impl PrefixTable {
         let len = (0..=128).find(inside).unwrap_or(128);
         let scope_len = if v4 { len.saturating_sub(96) } else { len };
         Located {
-            place: &self.places[self.owners[range]],
+            place: self.owners[range].map(|owner| &self.places[owner]),
             scope_len,
         }
     }
@@ -238,9 +241,9 @@ fn check(what: &'static str, found: usize, max: usize) -> Result<(), PrefixError
 }
 
 /// Turns nested prefixes, sorted by base and then by length, into ranges that follow one another.
-fn flatten(default: usize, prefixes: &BTreeMap<Cidr, usize>) -> (Vec<u128>, Vec<usize>) {
+fn flatten(default: Option<usize>, prefixes: &BTreeMap<Cidr, usize>) -> (Vec<u128>, Vec<Option<usize>>) {
     let (mut starts, mut owners) = (vec![0], vec![default]);
-    let mut begin = |at: u128, owner: usize| {
+    let mut begin = |at: u128, owner: Option<usize>| {
         if starts.last() == Some(&at) {
             owners.pop();
             starts.pop();
@@ -251,18 +254,26 @@ fn flatten(default: usize, prefixes: &BTreeMap<Cidr, usize>) -> (Vec<u128>, Vec<
         }
     };
     // Prefixes that hold the present address, outermost first.
-    let mut open: Vec<(u128, usize)> = Vec::new();
+    let mut open: Vec<Open> = Vec::new();
     for (cidr, &owner) in prefixes {
         close(&mut open, Some(cidr.base), default, &mut begin);
-        begin(cidr.base, owner);
-        open.push((cidr.last(), owner));
+        begin(cidr.base, Some(owner));
+        open.push((cidr.last(), Some(owner)));
     }
     close(&mut open, None, default, &mut begin);
     (starts, owners)
 }
 
+/// A prefix that is not over yet: its last address and its place.
+type Open = (u128, Option<usize>);
+
 /// Ends every open prefix that lies before `next`; after each the one around it, or the default, goes on.
-fn close(open: &mut Vec<(u128, usize)>, next: Option<u128>, default: usize, begin: &mut impl FnMut(u128, usize)) {
+fn close(
+    open: &mut Vec<Open>,
+    next: Option<u128>,
+    default: Option<usize>,
+    begin: &mut impl FnMut(u128, Option<usize>),
+) {
     while let Some(&(last, _)) = open.last() {
         if next.is_some_and(|next| next <= last) {
             return;
@@ -292,7 +303,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn table(rows: &[(&str, &str)]) -> Result<PrefixTable, PrefixError> {
-        PrefixTable::build("fra", rows.iter().copied(), Places::builtin())
+        PrefixTable::build(Some("fra"), rows.iter().copied(), Places::builtin())
+    }
+
+    fn id(table: &PrefixTable, ip: &str) -> String {
+        table
+            .locate(ip.parse().unwrap())
+            .place
+            .map_or_else(String::new, |p| p.id.clone())
     }
 
     #[test]
@@ -304,46 +322,34 @@ mod tests {
             ("2001:db8::/32", "sin"),
         ]);
         let t = t.unwrap();
-        let at = |ip: &str| {
-            (
-                t.locate(ip.parse().unwrap()).place.id.as_str(),
-                t.locate(ip.parse().unwrap()).scope_len,
-            )
-        };
-        assert_eq!(at("10.1.2.3"), ("syd", 24));
+        let at = |ip: &str| (id(&t, ip), t.locate(ip.parse().unwrap()).scope_len);
+        assert_eq!(at("10.1.2.3"), ("syd".to_owned(), 24));
         assert_eq!(
             at("10.1.3.3"),
-            ("nrt", 24),
+            ("nrt".to_owned(), 24),
             "10.1.3.0/24 is the largest block beside 10.1.2.0/24"
         );
-        assert_eq!(at("10.1.255.255"), ("nrt", 17));
+        assert_eq!(at("10.1.255.255"), ("nrt".to_owned(), 17));
         assert_eq!(at("10.9.9.9").0, "iad");
         assert_eq!(at("192.0.2.1").0, "fra");
-        assert_eq!(at("2001:db8::1"), ("sin", 32));
-        assert_eq!(at("::ffff:10.1.2.3"), ("syd", 24));
+        assert_eq!(at("2001:db8::1"), ("sin".to_owned(), 32));
+        assert_eq!(at("::ffff:10.1.2.3"), ("syd".to_owned(), 24));
     }
 
     #[test]
     fn toml_and_csv_say_the_same() {
-        let toml = "default = \"fra\"\n[prefixes]\n\"127.1.0.0/16\" = \"iad\"\n";
+        let toml = "default = \"fra\"\n[[prefix]]\ncidr = \"127.1.0.0/16\"\nplace = \"iad\"\n";
         let csv = "# clients\ndefault,fra\n127.1.0.0/16,iad\n";
-        let ip = "127.1.3.4".parse().unwrap();
-        assert_eq!(
-            PrefixTable::parse_toml(toml, Places::builtin())
-                .unwrap()
-                .locate(ip)
-                .place
-                .id,
-            "iad"
-        );
-        assert_eq!(
-            PrefixTable::parse_csv(csv, Places::builtin())
-                .unwrap()
-                .locate(ip)
-                .place
-                .id,
-            "iad"
-        );
+        for table in [
+            PrefixTable::parse_toml(toml, Places::builtin()),
+            PrefixTable::parse_csv(csv, Places::builtin()),
+        ] {
+            let table = table.unwrap();
+            assert_eq!(
+                (id(&table, "127.1.3.4"), id(&table, "127.2.3.4")),
+                ("iad".to_owned(), "fra".to_owned())
+            );
+        }
     }
 
     #[test]
@@ -367,17 +373,24 @@ mod tests {
             table(&[("10.0.0.0/8", "nowhere")]),
             Err(PrefixError::Place { .. })
         ));
-        assert!(
-            PrefixTable::parse_csv("10.0.0.0/8,iad", Places::builtin()).is_err(),
-            "a table without default"
-        );
+        assert!(PrefixTable::parse_csv("10.0.0.0/8", Places::builtin()).is_err());
     }
 
     #[test]
     fn the_whole_address_space_can_be_one_prefix() {
         let t = table(&[("::/0", "iad"), ("255.255.255.255/32", "nrt")]).unwrap();
-        assert_eq!(t.locate("::".parse().unwrap()).place.id, "iad");
+        assert_eq!(id(&t, "::"), "iad");
         assert_eq!(t.locate("255.255.255.255".parse().unwrap()).scope_len, 32);
+    }
+
+    #[test]
+    fn without_a_default_an_address_in_no_prefix_is_nowhere() {
+        let t = PrefixTable::parse_csv("10.0.0.0/8,iad", Places::builtin()).unwrap();
+        assert_eq!(
+            (id(&t, "10.1.1.1"), id(&t, "11.1.1.1")),
+            ("iad".to_owned(), String::new())
+        );
+        assert_eq!(t.locate("11.1.1.1".parse().unwrap()).scope_len, 8);
     }
 
     proptest! {
@@ -401,12 +414,13 @@ mod tests {
             for probe in probes {
                 let ip = IpAddr::V4(Ipv4Addr::from(u32::from(probe) << 16));
                 let found = t.locate(ip);
-                prop_assert_eq!(found.place.id.as_str(), obvious(ip));
+                let owner = found.place.unwrap().id.as_str();
+                prop_assert_eq!(owner, obvious(ip));
                 let first = network_of(ip, found.scope_len, 128);
                 let IpAddr::V4(v4) = first else { unreachable!() };
                 let last = IpAddr::V4(Ipv4Addr::from(u32::from(v4) | u32::MAX.checked_shr(u32::from(found.scope_len)).unwrap_or(0)));
-                prop_assert_eq!(obvious(first), found.place.id.as_str());
-                prop_assert_eq!(obvious(last), found.place.id.as_str());
+                prop_assert_eq!(obvious(first), owner);
+                prop_assert_eq!(obvious(last), owner);
             }
         }
         #[test]

@@ -19,8 +19,8 @@ use crate::topology::Topology;
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
-    /// Where the client is.
-    pub client: Position,
+    /// Where the client is; `None` if nobody knows: then all nodes are equally near.
+    pub client: Option<Position>,
     /// Where their data may go.
     pub boundary: &'a BoundaryId,
     /// What they want answered; `None` for requests that any node can answer.
@@ -60,7 +60,7 @@ pub enum Verdict {
 pub struct Candidate {
     /// Index into [`Topology::nodes`].
     pub node: usize,
-    /// How far it is from the client.
+    /// How far it is from the client; 0 for a client that is nowhere.
     pub km: f64,
     /// What became of it.
     pub verdict: Verdict,
@@ -125,7 +125,11 @@ pub fn pick(ask: &Ask<'_>, boundaries: &Boundaries, fleet: &Topology, health: &H
         .iter()
         .map(|r| boundaries.allows(ask.boundary, &r.country))
         .collect();
-    let km: Vec<f64> = fleet.regions.iter().map(|r| ask.client.km_to(r.position)).collect();
+    let km: Vec<f64> = fleet
+        .regions
+        .iter()
+        .map(|r| ask.client.map_or(0.0, |c| c.km_to(r.position)))
+        .collect();
     let serving = ask.model.map(|model| fleet.serving(model));
     let (mut accepted, mut rejected) = (Vec::new(), Vec::new());
     for (node, info) in fleet.nodes.iter().enumerate() {

@@ -25,9 +25,8 @@ fn fleet(places: &[&str], nodes: usize) -> Topology {
     };
     for (i, id) in places.iter().enumerate() {
         let place = Places::builtin().get(id).unwrap();
-        let e6 = |deg: f64| format!("{:.0}", deg * 1e6).parse::<i32>().unwrap();
         let region: proto::ids::RegionId = format!("r{i}-{id}").parse().unwrap();
-        let (lat_e6, lon_e6) = (e6(place.position.lat_deg()), e6(place.position.lon_deg()));
+        let (lat_e6, lon_e6) = place.position.to_e6();
         view.regions.push(RegionInfo {
             id: region.clone(),
             country: place.country.to_string(),
@@ -52,6 +51,10 @@ fn fleet(places: &[&str], nodes: usize) -> Topology {
 
 fn at(place: &str) -> Position {
     Places::builtin().get(place).unwrap().position
+}
+
+fn known(place: &str) -> Option<Position> {
+    Some(at(place))
 }
 
 fn up() -> Event {
@@ -81,7 +84,7 @@ fn kill(health: &mut Health, fleet: &Topology, region: &str) {
 fn ask_from(place: &str, boundary: &str, fleet: &Topology, health: &Health) -> Result<String, Refusal> {
     let (boundary, model) = (boundary.parse().unwrap(), "minilm".parse().unwrap());
     let ask = Ask {
-        client: at(place),
+        client: known(place),
         boundary: &boundary,
         model: Some(&model),
         affinity: 3,
@@ -122,7 +125,7 @@ fn a_model_nobody_serves_is_unknown_and_one_served_only_outside_is_a_matter_of_r
     let ask = |fleet: &Topology, model: &str| {
         let model = model.parse().unwrap();
         let ask = Ask {
-            client: at("fra"),
+            client: known("fra"),
             boundary: &eea,
             model: Some(&model),
             affinity: 0,
@@ -138,7 +141,6 @@ fn a_model_nobody_serves_is_unknown_and_one_served_only_outside_is_a_matter_of_r
 }
 
 fn view_of(fleet: &Topology) -> RouterView {
-    let e6 = |deg: f64| format!("{:.0}", deg * 1e6).parse::<i32>().unwrap();
     RouterView {
         seq: fleet.seq,
         epoch: fleet.epoch,
@@ -146,11 +148,14 @@ fn view_of(fleet: &Topology) -> RouterView {
         regions: fleet
             .regions
             .iter()
-            .map(|r| RegionInfo {
-                id: r.id.clone(),
-                country: r.country.clone(),
-                lat_e6: e6(r.position.lat_deg()),
-                lon_e6: e6(r.position.lon_deg()),
+            .map(|r| {
+                let (lat_e6, lon_e6) = r.position.to_e6();
+                RegionInfo {
+                    id: r.id.clone(),
+                    country: r.country.clone(),
+                    lat_e6,
+                    lon_e6,
+                }
             })
             .collect(),
         nodes: fleet
@@ -177,7 +182,7 @@ fn equally_near_nodes_share_clients_and_a_loss_moves_only_its_own() {
     let (health, global) = (all_up(&fleet), "global".parse().unwrap());
     let chosen = |health: &Health, affinity: u64| {
         let ask = Ask {
-            client: at("fra"),
+            client: known("fra"),
             boundary: &global,
             model: None,
             affinity,
@@ -213,7 +218,7 @@ fn the_explanation_names_every_node_with_its_reason() {
     kill(&mut health, &fleet, "fra");
     let (eea, model) = ("eea".parse().unwrap(), "minilm".parse().unwrap());
     let ask = Ask {
-        client: at("ber"),
+        client: known("ber"),
         boundary: &eea,
         model: Some(&model),
         affinity: 0,
@@ -256,7 +261,7 @@ proptest! {
         }
         let client = at(ids[client % ids.len()]);
         let boundary: BoundaryId = boundary.parse().unwrap();
-        let ask = Ask { client, boundary: &boundary, model: None, affinity };
+        let ask = Ask { client: Some(client), boundary: &boundary, model: None, affinity };
         let decision = pick(&ask, Boundaries::builtin(), &fleet, &health, 0);
         prop_assert_eq!(&decision, &pick(&ask, Boundaries::builtin(), &fleet, &health, 0));
         prop_assert_eq!(decision.candidates.len(), fleet.nodes.len());
