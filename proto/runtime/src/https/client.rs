@@ -4,7 +4,7 @@
 //! name. Time limits for a whole request are the caller's.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -93,6 +93,8 @@ pub struct Client(Arc<Shared>);
 
 struct Shared {
     tls: rustls::ClientConfig,
+    /// The local address that connections start from; the system's choice otherwise.
+    from: Option<IpAddr>,
     /// One pool per server name: a connection made for one name is never used for another.
     pools: Mutex<HashMap<String, Pool>>,
 }
@@ -107,10 +109,21 @@ impl Client {
     /// A client that trusts and presents what `tls` says, see [`Identity`](crate::identity::Identity). Its protocols
     /// are set here.
     #[must_use]
-    pub fn new(mut tls: rustls::ClientConfig) -> Self {
+    pub fn new(tls: rustls::ClientConfig) -> Self {
+        Self::build(tls, None)
+    }
+
+    /// A client whose connections start from the local address `from`: servers see it stand there.
+    #[must_use]
+    pub fn standing_at(tls: rustls::ClientConfig, from: IpAddr) -> Self {
+        Self::build(tls, Some(from))
+    }
+
+    fn build(mut tls: rustls::ClientConfig, from: Option<IpAddr>) -> Self {
         tls.alpn_protocols.clear(); // the connector fills in those that it speaks
         Self(Arc::new(Shared {
             tls,
+            from,
             pools: Mutex::default(),
         }))
     }
@@ -168,7 +181,7 @@ impl Client {
             return Ok(pool.clone());
         }
         let name = ServerName::try_from(server_name.to_owned()).map_err(|e| e.to_string())?;
-        let pool = build(self.0.tls.clone(), name);
+        let pool = pool(self.0.tls.clone(), name, self.0.from);
         if pools.len() >= HTTP_CLIENT_NAMES_MAX {
             pools.clear(); // requests that are under way keep their own pool
         }
@@ -177,10 +190,11 @@ impl Client {
     }
 }
 
-fn build(tls: rustls::ClientConfig, name: ServerName<'static>) -> Pool {
+fn pool(tls: rustls::ClientConfig, name: ServerName<'static>, from: Option<IpAddr>) -> Pool {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
+    tcp.set_local_address(from);
     tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
     let connector = HttpsConnectorBuilder::new()
         .with_tls_config(tls)
