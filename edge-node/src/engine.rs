@@ -1,8 +1,17 @@
-//! The last stage before the answer: what runs a batch.
+//! The last stage before the answer: what runs a batch, and the threads it runs on.
 //!
-//! Inference is blocking and runs on the threads of this stage only, never on the async runtime.
+//! Inference is blocking. It runs on the threads of this stage only, never on the async runtime.
+
+mod run;
+
+use std::any::Any;
+use std::sync::Mutex;
+use std::thread::JoinHandle;
 
 use proto::oip::Tensor;
+
+use crate::batch::Queue;
+use crate::metrics::Metrics;
 
 /// Why a run gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,4 +33,57 @@ pub trait Model: Send + Sync + 'static {
     /// # Errors
     /// [`Fault::Input`] when the inputs do not fit, [`Fault::Internal`] for everything else.
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Fault>;
+}
+
+/// The threads that run models.
+#[derive(Debug)]
+pub struct Engine {
+    queue: Queue,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Engine {
+    /// Starts `threads` threads that take from `queue`.
+    ///
+    /// # Errors
+    /// When the system gives no more threads.
+    pub fn start(queue: &Queue, threads: usize, metrics: &Metrics) -> std::io::Result<Self> {
+        let start = |thread: usize| {
+            let (queue, metrics) = (queue.clone(), metrics.clone());
+            let work = move || {
+                while let Some(batch) = queue.take(thread) {
+                    run::batch(batch, &metrics);
+                }
+            };
+            std::thread::Builder::new().name(format!("engine-{thread}")).spawn(work)
+        };
+        let threads = (0..threads).map(start).collect::<Result<_, _>>()?;
+        Ok(Self {
+            queue: queue.clone(),
+            threads: Mutex::new(threads),
+        })
+    }
+    /// Runs what waits, then ends the threads. Blocks until they have.
+    pub fn stop(&self) {
+        self.queue.drain();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        for thread in threads {
+            if let Err(panic) = thread.join() {
+                tracing::error!(panic = panic_text(panic.as_ref()), "an engine thread ended early");
+            }
+        }
+    }
+}
+
+impl Drop for Engine {
+    /// Lets the threads end by themselves.
+    fn drop(&mut self) {
+        self.queue.drain();
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("panicked")
 }

@@ -12,5 +12,14 @@
 //! River 1 reads the set once per request, so a request sees one consistent set of tenants and models. River 2 alone
 //! publishes it. Neither calls the other.
 
+pub mod batch;
+pub mod cache;
 pub mod engine;
+pub mod residency;
+
 pub mod serving;
+
+pub mod metrics;
+
+#[cfg(test)]
+mod testing;

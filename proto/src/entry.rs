@@ -19,7 +19,12 @@ use crate::signed::{Operator, PublicKey};
 
 /// A fact that decides what runs where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+#[serde(
+    tag = "kind",
+    rename_all = "kebab-case",
+    rename_all_fields = "kebab-case",
+    deny_unknown_fields
+)]
 pub enum Body {
     /// The first entry: who may sign.
     FleetInit {
@@ -324,7 +329,10 @@ impl Body {
     /// Whether the control plane may say this by itself; all else needs an operator's signature.
     #[must_use]
     pub fn is_control_plane(&self) -> bool {
-        matches!(self, Self::FleetInit { .. } | Self::Step { .. } | Self::Active { .. } | Self::Complete { .. })
+        matches!(
+            self,
+            Self::FleetInit { .. } | Self::Step { .. } | Self::Active { .. } | Self::Complete { .. }
+        )
     }
     /// The JSON that is signed and stored.
     #[must_use]

@@ -51,7 +51,11 @@ pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, FrameError> {
 /// [`FrameError::TooLong`], before anything is allocated.
 pub fn body_bytes(header: [u8; HEADER_BYTES]) -> Result<usize, FrameError> {
     let bytes = usize::try_from(u32::from_le_bytes(header)).unwrap_or(usize::MAX);
-    if bytes > FRAME_BYTES_MAX { Err(FrameError::TooLong { bytes }) } else { Ok(bytes) }
+    if bytes > FRAME_BYTES_MAX {
+        Err(FrameError::TooLong { bytes })
+    } else {
+        Ok(bytes)
+    }
 }
 
 /// Reads a body; trailing bytes are refused.
@@ -66,7 +70,9 @@ pub fn decode<M: DeserializeOwned>(body: &[u8]) -> Result<M, FrameError> {
 }
 
 fn malformed<M>() -> FrameError {
-    FrameError::Malformed { expected: std::any::type_name::<M>() }
+    FrameError::Malformed {
+        expected: std::any::type_name::<M>(),
+    }
 }
 
 #[cfg(test)]
@@ -77,12 +83,17 @@ mod tests {
 
     #[test]
     fn an_announced_length_over_the_bound_is_refused_before_allocation() {
-        assert_eq!(body_bytes(u32::MAX.to_le_bytes()), Err(FrameError::TooLong { bytes: 0xffff_ffff }));
+        assert_eq!(
+            body_bytes(u32::MAX.to_le_bytes()),
+            Err(FrameError::TooLong { bytes: 0xffff_ffff })
+        );
     }
 
     #[test]
     fn a_frame_reads_back_as_itself() {
-        let sent = Request::Missing { chunks: vec![crate::ids::ContentHash::of(b"x")] };
+        let sent = Request::Missing {
+            chunks: vec![crate::ids::ContentHash::of(b"x")],
+        };
         let bytes = encode(&sent).unwrap();
         let header = bytes[..HEADER_BYTES].try_into().unwrap();
         assert_eq!(body_bytes(header).unwrap(), bytes.len() - HEADER_BYTES);

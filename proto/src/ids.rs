@@ -13,7 +13,9 @@ use crate::limits::NAME_BYTES_MAX;
 #[non_exhaustive]
 pub enum IdError {
     /// The text does not have the shape of a name.
-    #[error("`{text}` is not a {what}: use 1 to {NAME_BYTES_MAX} of a-z, 0-9, '-', '.', '_', starting with a letter or digit")]
+    #[error(
+        "`{text}` is not a {what}: use 1 to {NAME_BYTES_MAX} of a-z, 0-9, '-', '.', '_', starting with a letter or digit"
+    )]
     Name {
         /// What it should have named.
         what: &'static str,
@@ -54,7 +56,11 @@ fn check_name(what: &'static str, text: &str) -> Result<(), IdError> {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_');
     let first = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let good = text.len() <= NAME_BYTES_MAX && text.as_bytes().first().is_some_and(first) && text.bytes().all(inner);
-    if good { Ok(()) } else { Err(IdError::Name { what, text: cut(text) }) }
+    if good {
+        Ok(())
+    } else {
+        Err(IdError::Name { what, text: cut(text) })
+    }
 }
 
 macro_rules! name {
@@ -157,7 +163,10 @@ impl FromStr for NodeId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
         let (region, name) = text.split_once('/').ok_or_else(|| IdError::Node { text: cut(text) })?;
-        Ok(Self { region: region.parse()?, name: name.parse()? })
+        Ok(Self {
+            region: region.parse()?,
+            name: name.parse()?,
+        })
     }
 }
 impl TryFrom<String> for NodeId {
@@ -224,7 +233,9 @@ impl FromStr for ContentHash {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
         let digits = text.strip_prefix("b3:").unwrap_or(text);
-        unhex32(digits).map(Self).ok_or_else(|| IdError::Digest { text: cut(text) })
+        unhex32(digits)
+            .map(Self)
+            .ok_or_else(|| IdError::Digest { text: cut(text) })
     }
 }
 impl fmt::Display for ContentHash {
@@ -239,7 +250,11 @@ impl fmt::Debug for ContentHash {
 }
 impl Serialize for ContentHash {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        if s.is_human_readable() { s.collect_str(self) } else { self.0.serialize(s) }
+        if s.is_human_readable() {
+            s.collect_str(self)
+        } else {
+            self.0.serialize(s)
+        }
     }
 }
 impl<'de> Deserialize<'de> for ContentHash {
@@ -256,10 +271,12 @@ impl<'de> Deserialize<'de> for ContentHash {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     use fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, b| {
-        let _ = write!(text, "{b:02x}"); // writing to a String cannot fail
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, b| {
+            let _ = write!(text, "{b:02x}"); // writing to a String cannot fail
+            text
+        })
 }
 
 /// Reads exactly 64 lowercase hex digits.
@@ -318,8 +335,13 @@ pub struct Release {
 impl FromStr for Release {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let (model, version) = text.split_once('@').ok_or_else(|| IdError::Release { text: cut(text) })?;
-        Ok(Self { model: model.parse()?, version: version.parse()? })
+        let (model, version) = text
+            .split_once('@')
+            .ok_or_else(|| IdError::Release { text: cut(text) })?;
+        Ok(Self {
+            model: model.parse()?,
+            version: version.parse()?,
+        })
     }
 }
 impl fmt::Display for Release {

@@ -353,13 +353,23 @@ impl Document for Manifest {
         if tensors > TENSORS_MAX || self.signatures.len() > SIGNATURES_MAX || self.signatures.is_empty() {
             return wrong(format!("{tensors} tensors, {} signatures", self.signatures.len()));
         }
-        if self.inputs.iter().chain(&self.outputs).any(|t| t.shape.len() > RANK_MAX) {
+        if self
+            .inputs
+            .iter()
+            .chain(&self.outputs)
+            .any(|t| t.shape.len() > RANK_MAX)
+        {
             return wrong(format!("a tensor of more than {RANK_MAX} dimensions"));
         }
         if self.variants.is_empty() || self.variants.len() > FILES_MAX {
             return wrong(format!("{} variants", self.variants.len()));
         }
-        let named = self.variants.iter().map(|v| &v.file).chain([&self.golden_file]).chain(self.step_files());
+        let named = self
+            .variants
+            .iter()
+            .map(|v| &v.file)
+            .chain([&self.golden_file])
+            .chain(self.step_files());
         for path in named {
             if self.file(path).is_none() {
                 return wrong(format!("`{path}` is used but is not among the files"));
@@ -376,7 +386,10 @@ impl Manifest {
     /// Model and version.
     #[must_use]
     pub fn release(&self) -> Release {
-        Release { model: self.model.clone(), version: self.version }
+        Release {
+            model: self.model.clone(),
+            version: self.version,
+        }
     }
     /// The file called `path`.
     #[must_use]
@@ -395,7 +408,9 @@ impl Manifest {
     }
     /// Files that a node must hold to run `variant`: all but the other variants' weights.
     pub fn files_for<'a>(&'a self, variant: &'a Variant) -> impl Iterator<Item = &'a FileEntry> {
-        self.files.iter().filter(move |f| f.path == variant.file || !self.variants.iter().any(|v| v.file == f.path))
+        self.files
+            .iter()
+            .filter(move |f| f.path == variant.file || !self.variants.iter().any(|v| v.file == f.path))
     }
     /// Digest of everything around the weights that shapes an answer: signatures and the files their steps read.
     /// Part of the result-cache key.
@@ -412,14 +427,22 @@ impl Manifest {
         hasher.finalize().into()
     }
     fn step_files(&self) -> impl Iterator<Item = &String> {
-        let pre = self.signatures.iter().flat_map(|s| &s.pre).filter_map(|step| match step {
-            PreStep::Tokenize { tokenizer, .. } => Some(tokenizer),
-            PreStep::Image { .. } | PreStep::FileEnds { .. } => None,
-        });
-        let post = self.signatures.iter().flat_map(|s| &s.post).filter_map(|step| match step {
-            PostStep::TopLabels { labels_file, .. } => Some(labels_file),
-            PostStep::Softmax { .. } | PostStep::MeanPool { .. } | PostStep::L2Normalize { .. } => None,
-        });
+        let pre = self
+            .signatures
+            .iter()
+            .flat_map(|s| &s.pre)
+            .filter_map(|step| match step {
+                PreStep::Tokenize { tokenizer, .. } => Some(tokenizer),
+                PreStep::Image { .. } | PreStep::FileEnds { .. } => None,
+            });
+        let post = self
+            .signatures
+            .iter()
+            .flat_map(|s| &s.post)
+            .filter_map(|step| match step {
+                PostStep::TopLabels { labels_file, .. } => Some(labels_file),
+                PostStep::Softmax { .. } | PostStep::MeanPool { .. } | PostStep::L2Normalize { .. } => None,
+            });
         pre.chain(post)
     }
 }
@@ -432,13 +455,23 @@ fn check_file(file: &FileEntry) -> Result<(), DecodeError> {
         return wrong(format!("`{}` is not a plain file name", file.path.escape_default()));
     }
     if file.bytes > FILE_BYTES_MAX {
-        return wrong(format!("`{}` has {} bytes, allowed is {FILE_BYTES_MAX}", file.path, file.bytes));
+        return wrong(format!(
+            "`{}` has {} bytes, allowed is {FILE_BYTES_MAX}",
+            file.path, file.bytes
+        ));
     }
     let sum: u64 = file.chunks.iter().map(|c| u64::from(c.bytes)).sum();
     if sum != file.bytes {
-        return wrong(format!("chunks of `{}` hold {sum} bytes, the file {}", file.path, file.bytes));
+        return wrong(format!(
+            "chunks of `{}` hold {sum} bytes, the file {}",
+            file.path, file.bytes
+        ));
     }
-    match file.chunks.iter().find(|c| u64::from(c.bytes) > crate::limits::CHUNK_BYTES_MAX as u64 || c.bytes == 0) {
+    match file
+        .chunks
+        .iter()
+        .find(|c| u64::from(c.bytes) > crate::limits::CHUNK_BYTES_MAX as u64 || c.bytes == 0)
+    {
         Some(c) => wrong(format!("a chunk of `{}` has {} bytes", file.path, c.bytes)),
         None => Ok(()),
     }

@@ -69,10 +69,15 @@ impl Document for Plan {
         let mut seen: Vec<&RegionId> = Vec::new();
         for wave in &self.waves {
             if wave.regions.is_empty() || wave.witnesses.len() > WITNESSES_MAX || wave.quorum_per_region == 0 {
-                return wrong("a wave needs a region, a quorum of at least 1 and a bounded list of witnesses".to_owned());
+                return wrong(
+                    "a wave needs a region, a quorum of at least 1 and a bounded list of witnesses".to_owned(),
+                );
             }
             for (i, w) in wave.witnesses.iter().enumerate() {
-                if wave.witnesses[..i].iter().any(|other| other.node == w.node || other.key == w.key) {
+                if wave.witnesses[..i]
+                    .iter()
+                    .any(|other| other.node == w.node || other.key == w.key)
+                {
                     let what = "would count twice: its name or its key stands there already";
                     return wrong(format!("witness `{}` {what}", w.node));
                 }
@@ -84,7 +89,10 @@ impl Document for Plan {
                 seen.push(region);
                 let witnesses = wave.witnesses.iter().filter(|w| &w.node.region == region).count();
                 if witnesses < usize::try_from(wave.quorum_per_region).unwrap_or(usize::MAX) {
-                    return wrong(format!("region `{region}` has {witnesses} witnesses, its quorum is {}", wave.quorum_per_region));
+                    return wrong(format!(
+                        "region `{region}` has {witnesses} witnesses, its quorum is {}",
+                        wave.quorum_per_region
+                    ));
                 }
             }
         }
@@ -113,7 +121,9 @@ impl Document for ReadyReport {
     const BYTES_MAX: usize = 1024;
     fn check(&self) -> Result<(), DecodeError> {
         if self.at < self.ready_since {
-            return Err(DecodeError::Invalid { what: "ready since a moment after the report".to_owned() });
+            return Err(DecodeError::Invalid {
+                what: "ready since a moment after the report".to_owned(),
+            });
         }
         Ok(())
     }
@@ -196,9 +206,14 @@ impl Plan {
     /// # Errors
     /// [`NotPermitted`] says what is missing.
     pub fn permits(&self, region: &RegionId, evidence: &[Signed], now: UnixMs) -> Result<(), NotPermitted> {
-        let wave = self.wave_of(region).ok_or_else(|| NotPermitted::Region { region: region.clone() })?;
+        let wave = self
+            .wave_of(region)
+            .ok_or_else(|| NotPermitted::Region { region: region.clone() })?;
         if now > self.expires {
-            return Err(NotPermitted::Expired { expires: self.expires, now });
+            return Err(NotPermitted::Expired {
+                expires: self.expires,
+                now,
+            });
         }
         (0..wave).try_for_each(|before| self.wave_is_good(before, evidence))
     }

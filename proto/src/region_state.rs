@@ -75,7 +75,9 @@ impl Document for RegionState {
         bounded("tenants", self.tenants.len(), TENANTS_MAX)?;
         let twice = |(i, d): (usize, &Desired)| self.desired[..i].iter().any(|o| o.release.model == d.release.model);
         match self.desired.iter().enumerate().find(|&d| twice(d)) {
-            Some((_, d)) => Err(DecodeError::Invalid { what: format!("model `{}` is desired twice", d.release.model) }),
+            Some((_, d)) => Err(DecodeError::Invalid {
+                what: format!("model `{}` is desired twice", d.release.model),
+            }),
             None => Ok(()),
         }
     }
@@ -83,7 +85,9 @@ impl Document for RegionState {
 
 fn bounded(what: &str, found: usize, max: usize) -> Result<(), DecodeError> {
     if found > max {
-        return Err(DecodeError::Invalid { what: format!("{found} {what}, allowed is {max}") });
+        return Err(DecodeError::Invalid {
+            what: format!("{found} {what}, allowed is {max}"),
+        });
     }
     Ok(())
 }
@@ -229,23 +233,39 @@ pub fn accept(
 ) -> Result<(RegionState, Vec<Plan>, Floors), Refused> {
     let state = signed.open::<RegionState>(&[trust.state_key], 1)?;
     if &state.region.id != own {
-        return Err(Refused::OtherRegion { found: state.region.id, own: own.clone() });
+        return Err(Refused::OtherRegion {
+            found: state.region.id,
+            own: own.clone(),
+        });
     }
     if state.seq <= floors.seq {
-        return Err(Refused::Seq { found: state.seq, floor: floors.seq });
+        return Err(Refused::Seq {
+            found: state.seq,
+            floor: floors.seq,
+        });
     }
     if state.epoch < floors.epoch {
-        return Err(Refused::Epoch { found: state.epoch, floor: floors.epoch });
+        return Err(Refused::Epoch {
+            found: state.epoch,
+            floor: floors.epoch,
+        });
     }
     if state.expires < now {
-        return Err(Refused::Expired { expires: state.expires, now });
+        return Err(Refused::Expired {
+            expires: state.expires,
+            now,
+        });
     }
     match consistency(&state) {
         Consistency::Proven => {}
         Consistency::Broken => return Err(Refused::Inconsistent),
         Consistency::Fork => return Err(Refused::Fork),
     }
-    let mut next = Floors { seq: state.seq, epoch: state.epoch, plans: floors.plans.clone() };
+    let mut next = Floors {
+        seq: state.seq,
+        epoch: state.epoch,
+        plans: floors.plans.clone(),
+    };
     let mut plans = Vec::with_capacity(state.desired.len());
     for desired in &state.desired {
         plans.push(permitted(desired, own, trust, &mut next, now)?);
@@ -260,7 +280,10 @@ fn permitted(
     floors: &mut Floors,
     now: UnixMs,
 ) -> Result<Plan, Refused> {
-    let refuse = |source| Refused::Plan { release: desired.release.clone(), source };
+    let refuse = |source| Refused::Plan {
+        release: desired.release.clone(),
+        source,
+    };
     let plan = desired
         .plan
         .open::<Plan>(&trust.operator_keys(), trust.threshold)
@@ -270,11 +293,19 @@ fn permitted(
         return Err(refuse(NotPermitted::Plan(DecodeError::Invalid { what }.into())));
     }
     let id = desired.plan.id();
-    match floors.plans.iter_mut().find(|(model, ..)| *model == desired.release.model) {
+    match floors
+        .plans
+        .iter_mut()
+        .find(|(model, ..)| *model == desired.release.model)
+    {
         // The same plan again: permitted when it was first accepted, however old it is by now.
         Some((_, serial, known)) if *serial == plan.serial && *known == id => return Ok(plan),
         Some((_, serial, _)) if *serial >= plan.serial => {
-            return Err(Refused::PlanSerial { release: desired.release.clone(), found: plan.serial, floor: *serial });
+            return Err(Refused::PlanSerial {
+                release: desired.release.clone(),
+                found: plan.serial,
+                floor: *serial,
+            });
         }
         Some(floor) => {
             plan.permits(own, &desired.evidence, now).map_err(refuse)?;
@@ -282,7 +313,8 @@ fn permitted(
         }
         // A node that is new here joins what the region has long been running: the step began before the plan expired.
         None => {
-            plan.permits(own, &desired.evidence, now.min(plan.expires)).map_err(refuse)?;
+            plan.permits(own, &desired.evidence, now.min(plan.expires))
+                .map_err(refuse)?;
             floors.plans.push((desired.release.model.clone(), plan.serial, id));
         }
     }

@@ -89,12 +89,18 @@ pub trait Document: Serialize + DeserializeOwned {
     /// Any [`DecodeError`].
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         if bytes.len() > Self::BYTES_MAX {
-            return Err(DecodeError::TooLong { bytes: bytes.len(), bytes_max: Self::BYTES_MAX });
+            return Err(DecodeError::TooLong {
+                bytes: bytes.len(),
+                bytes_max: Self::BYTES_MAX,
+            });
         }
         let malformed = || DecodeError::Malformed { context: Self::CONTEXT };
         let (&found, body) = bytes.split_first().ok_or_else(malformed)?;
         if found != Self::FORMAT {
-            return Err(DecodeError::Format { found, known: Self::FORMAT });
+            return Err(DecodeError::Format {
+                found,
+                known: Self::FORMAT,
+            });
         }
         let (document, rest) = postcard::take_from_bytes::<Self>(body).map_err(|_| malformed())?;
         if !rest.is_empty() {
@@ -140,13 +146,19 @@ impl std::fmt::Debug for PublicKey {
 impl std::str::FromStr for PublicKey {
     type Err = DecodeError;
     fn from_str(text: &str) -> Result<Self, DecodeError> {
-        let wrong = || DecodeError::Invalid { what: "a public key is 64 lowercase hex digits".to_owned() };
+        let wrong = || DecodeError::Invalid {
+            what: "a public key is 64 lowercase hex digits".to_owned(),
+        };
         crate::ids::unhex32(text).map(Self).ok_or_else(wrong)
     }
 }
 impl Serialize for PublicKey {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        if s.is_human_readable() { s.collect_str(self) } else { self.0.serialize(s) }
+        if s.is_human_readable() {
+            s.collect_str(self)
+        } else {
+            self.0.serialize(s)
+        }
     }
 }
 impl<'de> Deserialize<'de> for PublicKey {
@@ -198,14 +210,20 @@ impl Signed {
     /// Signs `document` with one key.
     #[must_use]
     pub fn seal<D: Document>(document: &D, key: &SigningKey) -> Self {
-        let mut signed = Self { payload: document.encode(), signatures: Vec::new() };
+        let mut signed = Self {
+            payload: document.encode(),
+            signatures: Vec::new(),
+        };
         signed.add::<D>(key);
         signed
     }
     /// Adds one more signature.
     pub fn add<D: Document>(&mut self, key: &SigningKey) {
         let signature = key.sign(&message(D::CONTEXT, &self.payload));
-        self.signatures.push(KeySignature { key: PublicKey::of(key), signature: signature.to_bytes().to_vec() });
+        self.signatures.push(KeySignature {
+            key: PublicKey::of(key),
+            signature: signature.to_bytes().to_vec(),
+        });
     }
     /// Identity of the document inside.
     #[must_use]
@@ -218,7 +236,9 @@ impl Signed {
         let message = message(D::CONTEXT, &self.payload);
         let mut valid: Vec<PublicKey> = Vec::new();
         for s in self.signatures.iter().take(Self::SIGNATURES_MAX) {
-            let Ok(signature) = <&[u8; 64]>::try_from(s.signature.as_slice()) else { continue };
+            let Ok(signature) = <&[u8; 64]>::try_from(s.signature.as_slice()) else {
+                continue;
+            };
             if trusted.contains(&s.key) && !valid.contains(&s.key) && s.key.verifies(&message, signature) {
                 valid.push(s.key);
             }
@@ -232,7 +252,10 @@ impl Signed {
     pub fn open<D: Document>(&self, trusted: &[PublicKey], threshold: usize) -> Result<D, TrustError> {
         let valid = self.valid_signers::<D>(trusted);
         if valid < threshold.max(1) {
-            return Err(TrustError::Threshold { valid, threshold: threshold.max(1) });
+            return Err(TrustError::Threshold {
+                valid,
+                threshold: threshold.max(1),
+            });
         }
         Ok(D::decode(&self.payload)?)
     }

@@ -30,18 +30,30 @@ impl Fleet {
 
     /// Who says it must be allowed to: an operator by signature, the control plane by the log's own.
     fn authorise(&self, leaf: &Leaf, body: &Body) -> Result<(), EntryError> {
-        let refuse = |why| Err(EntryError::NotAllowed { by: leaf.by.clone(), kind: body.kind(), why });
+        let refuse = |why| {
+            Err(EntryError::NotAllowed {
+                by: leaf.by.clone(),
+                kind: body.kind(),
+                why,
+            })
+        };
         if self.epoch == 0 && !matches!(body, Body::FleetInit { .. }) {
             return refuse("the first entry of a log is `fleet-init`");
         }
         let Some(sig) = &leaf.sig else {
             let itself = leaf.by.as_str() == CONTROL_PLANE && body.is_control_plane();
-            return if itself { Ok(()) } else { refuse("it needs an operator's signature") };
+            return if itself {
+                Ok(())
+            } else {
+                refuse("it needs an operator's signature")
+            };
         };
         let Some(operator) = self.operators.iter().find(|o| o.name == leaf.by) else {
             return refuse("no such operator; see `fleet-init` in the log");
         };
-        let Some(fleet) = &self.name else { return refuse("the fleet has no name yet") };
+        let Some(fleet) = &self.name else {
+            return refuse("the fleet has no name yet");
+        };
         let signature = STANDARD.decode(sig).ok().and_then(|s| <[u8; 64]>::try_from(s).ok());
         let message = command_message(fleet, self.epoch, leaf.body.get());
         match signature {
@@ -52,7 +64,11 @@ impl Fleet {
 
     fn take(&mut self, time: UnixMs, body: &Body) -> Result<(), EntryError> {
         match body.clone() {
-            Body::FleetInit { fleet, operators, threshold } => {
+            Body::FleetInit {
+                fleet,
+                operators,
+                threshold,
+            } => {
                 if self.epoch != 0 {
                     return conflict("the fleet is initialised already".to_owned());
                 }
@@ -61,35 +77,76 @@ impl Fleet {
                 }
                 (self.name, self.operators, self.threshold) = (Some(fleet), operators, threshold);
             }
-            Body::RegionAdd { region, country, lat_e6, lon_e6 } => self.take_region(RegionInfo {
+            Body::RegionAdd {
+                region,
+                country,
+                lat_e6,
+                lon_e6,
+            } => self.take_region(RegionInfo {
                 id: region,
                 country,
                 lat_e6,
                 lon_e6,
             })?,
-            Body::NodeEnrol { node, class, ingress, key } => {
+            Body::NodeEnrol {
+                node,
+                class,
+                ingress,
+                key,
+            } => {
                 if !self.regions.contains_key(&node.region) {
                     return conflict(format!("region `{}` is unknown: add it first", node.region));
                 }
-                self.nodes.insert(node, NodeEntry { class, ingress, key, enrolled: true });
+                self.nodes.insert(
+                    node,
+                    NodeEntry {
+                        class,
+                        ingress,
+                        key,
+                        enrolled: true,
+                    },
+                );
             }
             Body::NodeRevoke { node } => match self.nodes.get_mut(&node) {
                 Some(entry) if entry.enrolled => entry.enrolled = false,
                 _ => return conflict(format!("node `{node}` is not enrolled")),
             },
-            Body::TenantAdd { tenant, boundary, key_hash } => {
+            Body::TenantAdd {
+                tenant,
+                boundary,
+                key_hash,
+            } => {
                 if self.tenants.contains_key(&tenant) {
                     return conflict(format!("tenant `{tenant}` exists: revoke it first"));
                 }
-                self.tenants.insert(tenant.clone(), Tenant { id: tenant, boundary, key_hash });
+                self.tenants.insert(
+                    tenant.clone(),
+                    Tenant {
+                        id: tenant,
+                        boundary,
+                        key_hash,
+                    },
+                );
             }
             Body::TenantRevoke { tenant } => {
                 if self.tenants.remove(&tenant).is_none() {
                     return conflict(format!("tenant `{tenant}` is unknown"));
                 }
             }
-            Body::Publish { model, version, manifest } => self.take_publish(time, model, version, manifest)?,
-            Body::Plan { plan, serial, model, version, manifest, waves, .. } => {
+            Body::Publish {
+                model,
+                version,
+                manifest,
+            } => self.take_publish(time, model, version, manifest)?,
+            Body::Plan {
+                plan,
+                serial,
+                model,
+                version,
+                manifest,
+                waves,
+                ..
+            } => {
                 let to = Release { model, version };
                 self.take_plan(PlanEntry {
                     id: plan,
@@ -100,8 +157,16 @@ impl Fleet {
                     status: PlanStatus::Open { waves_begun: 0 },
                 })?;
             }
-            Body::Step { plan, wave, regions, .. } => self.take_step(plan, wave, regions)?,
-            Body::Active { region, model, version, manifest, nodes } => {
+            Body::Step {
+                plan, wave, regions, ..
+            } => self.take_step(plan, wave, regions)?,
+            Body::Active {
+                region,
+                model,
+                version,
+                manifest,
+                nodes,
+            } => {
                 self.take_active(time, region, Release { model, version }, manifest, &nodes)?;
             }
             Body::Complete { plan } => self.close_plan(plan, PlanStatus::Complete)?,
@@ -114,7 +179,10 @@ impl Fleet {
         let country = region.country.len() == 2 && region.country.bytes().all(|b| b.is_ascii_uppercase());
         let place = region.lat_e6.unsigned_abs() <= 90_000_000 && region.lon_e6.unsigned_abs() <= 180_000_000;
         if !country || !place {
-            return conflict(format!("region `{}` needs a two-letter country and a place on earth", region.id));
+            return conflict(format!(
+                "region `{}` needs a two-letter country and a place on earth",
+                region.id
+            ));
         }
         if self.regions.contains_key(&region.id) {
             return conflict(format!("region `{}` exists", region.id));
@@ -134,7 +202,10 @@ impl Fleet {
         if version != next {
             return conflict(format!("{model}@{version} does not follow: the next version is {next}"));
         }
-        self.releases.entry(model).or_default().insert(version, Published { manifest, time });
+        self.releases
+            .entry(model)
+            .or_default()
+            .insert(version, Published { manifest, time });
         Ok(())
     }
 
@@ -144,7 +215,10 @@ impl Fleet {
             _ => return conflict(format!("{} with manifest {} is not published", plan.to, plan.manifest)),
         }
         if plan.serial != self.next_plan_serial(&plan.to.model) {
-            return conflict(format!("plan serial {} does not follow: sign the plan again", plan.serial));
+            return conflict(format!(
+                "plan serial {} does not follow: sign the plan again",
+                plan.serial
+            ));
         }
         // A newer plan of the same model takes over: the older one begins no further wave.
         for older in self.plans.iter_mut().filter(|p| p.to.model == plan.to.model) {
@@ -164,9 +238,14 @@ impl Fleet {
             PlanStatus::Open { waves_begun } if *waves_begun == wave && wave < plan.waves => *waves_begun += 1,
             _ => return conflict(format!("wave {wave} of plan {id} is not the next step")),
         }
-        let target = Target { release: plan.to.clone(), manifest: plan.manifest, plan: id };
+        let target = Target {
+            release: plan.to.clone(),
+            manifest: plan.manifest,
+            plan: id,
+        };
         for region in regions {
-            self.targets.insert((region, target.release.model.clone()), target.clone());
+            self.targets
+                .insert((region, target.release.model.clone()), target.clone());
         }
         Ok(())
     }
@@ -184,7 +263,12 @@ impl Fleet {
             Some(t) if t.release == release && t.manifest == manifest && !nodes.is_empty() => {}
             _ => return conflict(format!("{release} is not what `{}` was to serve", key.0)),
         }
-        let activation = Activation { since, entry: self.epoch, release, manifest };
+        let activation = Activation {
+            since,
+            entry: self.epoch,
+            release,
+            manifest,
+        };
         self.activations.entry(key).or_default().push(activation);
         Ok(())
     }
@@ -200,13 +284,22 @@ impl Fleet {
     /// The version that the next release of `model` gets.
     #[must_use]
     pub fn next_version(&self, model: &ModelName) -> ModelVersion {
-        let last = self.releases.get(model).and_then(|versions| versions.keys().next_back());
+        let last = self
+            .releases
+            .get(model)
+            .and_then(|versions| versions.keys().next_back());
         last.map_or(ModelVersion::FIRST, |v| v.next())
     }
     /// The serial that the next plan of `model` gets.
     #[must_use]
     pub fn next_plan_serial(&self, model: &ModelName) -> u64 {
-        self.plans.iter().filter(|p| &p.to.model == model).map(|p| p.serial).max().unwrap_or(0) + 1
+        self.plans
+            .iter()
+            .filter(|p| &p.to.model == model)
+            .map(|p| p.serial)
+            .max()
+            .unwrap_or(0)
+            + 1
     }
     /// A published release.
     #[must_use]
@@ -226,6 +319,8 @@ impl Fleet {
     }
     /// Enrolled nodes of `region`.
     pub fn nodes_of<'a>(&'a self, region: &'a RegionId) -> impl Iterator<Item = (&'a NodeId, &'a NodeEntry)> {
-        self.nodes.iter().filter(move |(id, node)| &id.region == region && node.enrolled)
+        self.nodes
+            .iter()
+            .filter(move |(id, node)| &id.region == region && node.enrolled)
     }
 }

@@ -309,8 +309,14 @@ fn a_signature_for_one_kind_of_document_is_none_for_another() {
 
 #[test]
 fn the_bytes_of_a_plan_and_of_a_report_are_fixed() {
-    assert_eq!(plan().id().hex(), "8f4390bc146721c727f5bf917162f384751325da82fd1ad09300db98bede3967");
-    assert_eq!(report("eu-fra/n1").id().hex(), "a629b10baec1b58dff30d6cda33b50d746d0f2d598dbdd56f3aede0d24c62cc1");
+    assert_eq!(
+        plan().id().hex(),
+        "8f4390bc146721c727f5bf917162f384751325da82fd1ad09300db98bede3967"
+    );
+    assert_eq!(
+        report("eu-fra/n1").id().hex(),
+        "a629b10baec1b58dff30d6cda33b50d746d0f2d598dbdd56f3aede0d24c62cc1"
+    );
 }
 
 proptest! {

@@ -454,7 +454,10 @@ fn the_bytes_of_a_state_and_of_a_view_are_fixed() {
         tenants: vec![tenant.clone()],
         ..state(3, 8, vec![desired(&plan("m", 1, 1))])
     };
-    assert_eq!(fixed.id().hex(), "7a37b17dafdcd64560e51d1db15cb015eaf7ec0f6b3c9df86156fd75a6172498");
+    assert_eq!(
+        fixed.id().hex(),
+        "7a37b17dafdcd64560e51d1db15cb015eaf7ec0f6b3c9df86156fd75a6172498"
+    );
     let view = RouterView {
         seq: 3,
         epoch: 8,
@@ -468,7 +471,10 @@ fn the_bytes_of_a_state_and_of_a_view_are_fixed() {
         tenants: vec![tenant],
         checkpoint: "note".to_owned(),
     };
-    assert_eq!(view.id().hex(), "6e2187a726603c2629c90243f93cca588be9270cdd88ff1ebf4e288a4ee3bcbc");
+    assert_eq!(
+        view.id().hex(),
+        "6e2187a726603c2629c90243f93cca588be9270cdd88ff1ebf4e288a4ee3bcbc"
+    );
 }
 
 proptest! {

@@ -1,0 +1,203 @@
+//! Joins requests into runs: a bounded queue in front of the engine's threads.
+//!
+//! [`board`] decides, [`join`] puts rows together and takes them apart, and this module holds the lock, the wake-up and
+//! the clock readings around them. Nothing here runs a model: [`crate::engine`] takes from the queue.
+
+pub mod board;
+pub mod join;
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use proto::oip::Tensor;
+use runtime::clock;
+use tracing::Span;
+
+use crate::cache::flight::{Flight, Refusal};
+use crate::metrics::Metrics;
+use crate::serving::{ModelSlot, Serving};
+use board::{Board, Bounds, Item, Job, LaneId, Next};
+
+/// One request on its way to the engine.
+#[derive(Debug)]
+pub struct Order {
+    /// Runs it; held until it has answered.
+    pub slot: Arc<ModelSlot>,
+    /// Checked against the signature.
+    pub inputs: Vec<Tensor>,
+    /// Outputs that are wanted; empty for all.
+    pub outputs: Vec<String>,
+    /// Whom to tell.
+    pub flight: Flight,
+    /// The request's span, parent of what happens here.
+    pub span: Span,
+    /// Open while the order waits.
+    pub waiting: Span,
+}
+
+impl Job for Order {
+    fn wanted(&self) -> bool {
+        self.flight.is_wanted()
+    }
+    fn deadline(&self) -> Instant {
+        self.flight.deadline()
+    }
+}
+
+/// Orders that one thread runs together.
+#[derive(Debug)]
+pub struct Batch {
+    /// At least one; all of one lane.
+    pub items: Vec<Item<Order>>,
+    /// When they left the queue.
+    pub taken: Instant,
+}
+
+/// The queue between ingress and engine threads. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    board: Mutex<Board<Order>>,
+    changed: Condvar,
+    serving: Serving,
+    metrics: Metrics,
+}
+
+impl Queue {
+    /// An empty queue.
+    #[must_use]
+    pub fn new(bounds: Bounds, serving: Serving, metrics: Metrics) -> Self {
+        let board = Mutex::new(Board::new(bounds));
+        Self {
+            shared: Arc::new(Shared {
+                board,
+                changed: Condvar::new(),
+                serving,
+                metrics,
+            }),
+        }
+    }
+
+    /// Queues `order` or refuses it at once. Whoever waits on its flight learns which.
+    pub fn push(&self, order: Order) {
+        let item = weigh(order, clock::instant());
+        let mut dead = Vec::new();
+        let mut board = self.lock();
+        let refused = board.push(item, &mut dead);
+        self.tell(&board);
+        drop(board);
+        match refused {
+            Ok(()) => self.shared.changed.notify_one(),
+            Err((why, order)) => order.flight.refuse(why.into()),
+        }
+        dismiss(dead);
+    }
+
+    /// Blocks engine thread `thread` until there is something to run; `None` when draining and all is done.
+    #[must_use]
+    pub fn take(&self, thread: usize) -> Option<Batch> {
+        let mut board = self.lock();
+        loop {
+            let (now, mut dead) = (clock::instant(), Vec::new());
+            let next = board.take(thread, now, &mut dead);
+            self.tell(&board);
+            if !dead.is_empty() {
+                drop(board);
+                dismiss(dead);
+                if let Next::Run(items) = next {
+                    return Some(Batch { items, taken: now });
+                }
+                board = self.lock(); // what came while the lock was open has not been looked at
+                continue;
+            }
+            let until = match next {
+                Next::Run(items) => return Some(Batch { items, taken: now }),
+                Next::Wait(None) if board.is_draining() => return None,
+                Next::Wait(until) => until,
+            };
+            board = match until {
+                None => self.shared.changed.wait(board).unwrap_or_else(PoisonError::into_inner),
+                Some(at) => {
+                    let nap = at.saturating_duration_since(now);
+                    self.shared
+                        .changed
+                        .wait_timeout(board, nap)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+            };
+        }
+    }
+
+    /// Refuses what comes, lets the threads finish what waits and then return.
+    pub fn drain(&self) {
+        self.lock().drain();
+        self.shared.changed.notify_all();
+    }
+
+    /// How long something pushed now would probably wait.
+    #[must_use]
+    pub fn wait(&self) -> Duration {
+        self.lock().wait(clock::instant())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Board<Order>> {
+        self.shared.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn tell(&self, board: &Board<Order>) {
+        self.shared.serving.set_queued(board.requests());
+        self.shared
+            .metrics
+            .queued
+            .set(i64::try_from(board.requests()).unwrap_or(i64::MAX));
+    }
+}
+
+/// What `order` costs and with whom it may share a run.
+fn weigh(order: Order, pushed: Instant) -> Item<Order> {
+    let signature = join::signature_of(&order.slot.manifest, &order.inputs);
+    let joinable = signature.is_some_and(join::is_joinable);
+    let rows = if joinable { join::rows(&order.inputs) } else { 1 };
+    let rows_max = if joinable { order.slot.rows_max() } else { 1 };
+    let lane = LaneId {
+        model: order.slot.manifest_id,
+        join: join::key(&order.slot.weights, &order.inputs),
+    };
+    let bytes = order.inputs.iter().map(|t| t.data.len()).sum();
+    let factor = u32::try_from(rows).unwrap_or(u32::MAX);
+    let cost = Duration::from_micros(order.slot.pace.row_us()).saturating_mul(factor);
+    Item {
+        lane,
+        rows,
+        rows_max,
+        bytes,
+        cost,
+        pushed,
+        job: order,
+    }
+}
+
+/// Tells those who may still listen why their order was not run.
+fn dismiss(dead: Vec<Order>) {
+    for order in dead {
+        order.flight.dismiss();
+    }
+}
+
+impl From<board::Refused> for Refusal {
+    fn from(why: board::Refused) -> Self {
+        match why {
+            board::Refused::Full { wait } => Self::Full { wait },
+            board::Refused::Unmeetable { wait } => Self::Unmeetable { wait },
+            board::Refused::TooLarge => Self::TooLarge,
+            board::Refused::Draining => Self::Draining,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+use std::cell::Cell;
+use std::rc::Rc;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug)]
+struct Fake {
+    name: usize,
+    deadline: Instant,
+    wanted: Rc<Cell<bool>>,
+}
+impl Job for Fake {
+    fn wanted(&self) -> bool {
+        self.wanted.get()
+    }
+    fn deadline(&self) -> Instant {
+        self.deadline
+    }
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+fn start() -> Instant {
+    runtime::clock::instant()
+}
+fn bounds() -> Bounds {
+    Bounds {
+        rows_max: 16,
+        bytes_max: 1_000,
+        linger: Duration::ZERO,
+        threads: 1,
+    }
+}
+fn item(name: usize, lane: u8, rows: usize, pushed: Instant) -> Item<Fake> {
+    let lane = LaneId {
+        model: ContentHash::of(b"model"),
+        join: ContentHash::of(&[lane]),
+    };
+    let job = Fake {
+        name,
+        deadline: pushed + 1_000 * MS,
+        wanted: Rc::new(Cell::new(true)),
+    };
+    Item {
+        lane,
+        rows,
+        rows_max: 8,
+        bytes: 10,
+        cost: MS,
+        pushed,
+        job,
+    }
+}
+fn push(board: &mut Board<Fake>, item: Item<Fake>) -> Result<(), Refused> {
+    board.push(item, &mut Vec::new()).map_err(|(refused, _)| refused)
+}
+fn taken(board: &mut Board<Fake>, now: Instant) -> Vec<usize> {
+    match board.take(0, now, &mut Vec::new()) {
+        Next::Run(batch) => batch.iter().map(|i| i.job.name).collect(),
+        Next::Wait(_) => Vec::new(),
+    }
+}
+
+#[test]
+fn a_lone_request_runs_at_once_and_those_behind_a_busy_thread_run_together() {
+    let (now, mut board) = (start(), Board::new(bounds()));
+    push(&mut board, item(0, 0, 1, now)).unwrap();
+    assert_eq!(taken(&mut board, now), [0]);
+    for name in 1..4 {
+        push(&mut board, item(name, 0, 1, now)).unwrap();
+    }
+    assert_eq!(taken(&mut board, now + MS), [1, 2, 3]);
+    assert!(matches!(board.take(0, now, &mut Vec::new()), Next::Wait(None)));
+}
+
+#[test]
+fn a_batch_never_exceeds_its_rows_and_never_mixes_lanes() {
+    let (now, mut board) = (start(), Board::new(bounds()));
+    for (name, lane, rows) in [(0, 0, 5), (1, 1, 1), (2, 0, 3), (3, 0, 1)] {
+        push(
+            &mut board,
+            item(name, lane, rows, now + MS * u32::try_from(name).unwrap()),
+        )
+        .unwrap();
+    }
+    let now = now + 10 * MS;
+    assert_eq!(taken(&mut board, now), [0, 2]);
+    assert_eq!(taken(&mut board, now), [1], "the oldest head goes first");
+    assert_eq!(taken(&mut board, now), [3]);
+}
+
+#[test]
+fn the_queue_refuses_at_its_bounds_and_says_how_long_it_is() {
+    let (now, mut board) = (start(), Board::new(bounds()));
+    for name in 0..16 {
+        push(&mut board, item(name, 0, 1, now)).unwrap();
+    }
+    assert_eq!(
+        push(&mut board, item(16, 0, 1, now)),
+        Err(Refused::Full { wait: 16 * MS })
+    );
+    assert_eq!(push(&mut board, item(17, 0, 17, now)), Err(Refused::TooLarge));
+    let heavy = Item {
+        bytes: 1_001,
+        ..item(18, 0, 1, now)
+    };
+    assert_eq!(push(&mut board, heavy), Err(Refused::TooLarge));
+}
+
+#[test]
+fn a_client_that_left_makes_room_for_one_that_came() {
+    let (now, mut board) = (start(), Board::new(bounds()));
+    let gone = item(0, 0, 16, now);
+    let wanted = Rc::clone(&gone.job.wanted);
+    push(&mut board, gone).unwrap();
+    wanted.set(false);
+    let mut dead = Vec::new();
+    board.push(item(1, 0, 16, now), &mut dead).unwrap();
+    assert_eq!((dead.len(), taken(&mut board, now)), (1, vec![1]));
+}
+
+#[test]
+fn a_deadline_the_queue_cannot_meet_is_refused_at_the_door() {
+    let (now, mut board) = (start(), Board::new(bounds()));
+    for name in 0..8 {
+        push(&mut board, item(name, 0, 1, now)).unwrap();
+    }
+    let mut hasty = item(8, 0, 1, now);
+    hasty.job.deadline = now + 8 * MS;
+    assert_eq!(push(&mut board, hasty), Err(Refused::Unmeetable { wait: 9 * MS }));
+}
+
+#[test]
+fn nothing_starts_after_its_deadline() {
+    let (now, mut board) = (start(), Board::new(bounds()));
+    let mut late = item(0, 0, 1, now);
+    late.job.deadline = now + 5 * MS;
+    push(&mut board, late).unwrap();
+    let mut dead = Vec::new();
+    assert!(matches!(board.take(0, now + 5 * MS, &mut dead), Next::Wait(None)));
+    assert_eq!(dead.len(), 1);
+}
+
+#[test]
+fn lingering_ends_when_the_batch_is_full_the_time_is_up_or_a_deadline_nears() {
+    let (now, mut board) = (
+        start(),
+        Board::new(Bounds {
+            linger: 20 * MS,
+            ..bounds()
+        }),
+    );
+    push(&mut board, item(0, 0, 1, now)).unwrap();
+    assert!(matches!(board.take(0, now, &mut Vec::new()), Next::Wait(Some(at)) if at == now + 20 * MS));
+    push(&mut board, item(1, 0, 7, now)).unwrap();
+    assert_eq!(taken(&mut board, now), [0, 1], "full");
+    push(&mut board, item(2, 0, 1, now)).unwrap();
+    assert_eq!(taken(&mut board, now + 20 * MS), [2], "lingered");
+    let now = now + 40 * MS;
+    let mut hasty = item(3, 0, 1, now);
+    hasty.job.deadline = now + 10 * MS;
+    push(&mut board, hasty).unwrap();
+    assert!(matches!(board.take(0, now, &mut Vec::new()), Next::Wait(Some(at)) if at == now + 9 * MS));
+    assert_eq!(taken(&mut board, now + 9 * MS), [3], "the deadline nears");
+}
+
+#[test]
+fn draining_takes_nothing_new_and_runs_what_waits() {
+    let (now, mut board) = (
+        start(),
+        Board::new(Bounds {
+            linger: 50 * MS,
+            ..bounds()
+        }),
+    );
+    push(&mut board, item(0, 0, 1, now)).unwrap();
+    board.drain();
+    assert_eq!(push(&mut board, item(1, 0, 1, now)), Err(Refused::Draining));
+    assert_eq!(taken(&mut board, now), [0]);
+}
+
+proptest! {
+    /// Goal: whatever comes, leaves or expires, bounds hold and the counts return to zero. Method: random walks.
+    #[test]
+    fn the_books_balance_and_the_bounds_hold(steps in prop::collection::vec((0u8..4, 0u8..3, 1usize..9), 1..80)) {
+        let (mut now, mut board) = (start(), Board::new(bounds()));
+        let mut flags = Vec::new();
+        for (name, (what, lane, rows)) in steps.into_iter().enumerate() {
+            now += MS;
+            match what {
+                0 | 1 => {
+                    let mut it = item(name, lane, rows, now);
+                    it.job.deadline = now + 40 * MS;
+                    flags.push(Rc::clone(&it.job.wanted));
+                    let _ = push(&mut board, it);
+                }
+                2 => {
+                    let mut dead = Vec::new();
+                    if let Next::Run(batch) = board.take(0, now, &mut dead) {
+                        prop_assert!(batch.iter().all(|i| i.job.wanted() && i.job.deadline() > now));
+                        prop_assert!(batch.len() == 1 || batch.iter().map(|i| i.rows).sum::<usize>() <= 8);
+                        prop_assert!(batch.iter().all(|i| i.lane == batch[0].lane));
+                    }
+                }
+                _ => flags.iter().skip(name % 3).step_by(3).for_each(|f| f.set(false)),
+            }
+            prop_assert!(board.rows.values().sum::<usize>() <= 16 && board.bytes <= 1_000);
+            prop_assert_eq!(board.requests, board.lanes.values().map(VecDeque::len).sum::<usize>());
+        }
+        board.take(0, now + 1_000 * MS, &mut Vec::new());
+        prop_assert_eq!((board.requests, board.bytes, board.rows.len(), board.backlog), (0, 0, 0, Duration::ZERO));
+    }
+}

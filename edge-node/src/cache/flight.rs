@@ -1,0 +1,290 @@
+//! One execution, everybody who waits for it, and how they are told.
+//!
+//! ```text
+//!   first request  --> Flight (goes with the order to the engine) --land: keep, then tell--> all waiters
+//!   same key later --> Waiter of the same flight                    \--refuse------------>
+//! ```
+//! A flight lives as long as somebody waits: its deadline is the latest of its waiters', and when all have gone the
+//! engine skips it. A flight that is dropped on the way tells its waiters so: nobody waits for nothing.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use proto::ids::ContentHash;
+use proto::oip::Tensor;
+use tokio::sync::watch;
+
+/// What an execution gave, and where its time went. Each duration is its own clock reading.
+#[derive(Clone, Debug)]
+pub struct Landed {
+    /// The outputs asked for.
+    pub outputs: Arc<Vec<Tensor>>,
+    /// In the queue.
+    pub queue: Duration,
+    /// Joining with others.
+    pub batch: Duration,
+    /// In the engine.
+    pub exec: Duration,
+    /// Rows of the whole run.
+    pub rows: usize,
+}
+
+/// Why there is no answer. Only the outermost layer turns this into a status.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The queue has no room.
+    #[error("the queue is full")]
+    Full {
+        /// Probably until there is.
+        wait: Duration,
+    },
+    /// Would be done too late.
+    #[error("it would take about {} ms, longer than the deadline allows", wait.as_millis())]
+    Unmeetable {
+        /// Probably until done.
+        wait: Duration,
+    },
+    /// The deadline passed while it waited or ran.
+    #[error("the deadline has passed")]
+    Expired,
+    /// Larger than the whole queue.
+    #[error("more rows or bytes than the queue of this node can ever hold: send fewer rows")]
+    TooLarge,
+    /// The node is shutting down.
+    #[error("this node is shutting down")]
+    Draining,
+    /// The inputs do not fit the model.
+    #[error("{0}")]
+    Input(String),
+    /// The run failed and the fault is ours; the log says more.
+    #[error("the model failed on this input")]
+    Failed,
+    /// Nobody waited any more when its turn came. A waiter that slipped in meanwhile asks again.
+    #[error("dropped, since nobody waited")]
+    Abandoned,
+}
+
+/// The end of a flight.
+pub type Outcome = Result<Landed, Refusal>;
+
+/// Keeps an answer for later requests of the same key.
+pub type Keep = Arc<dyn Fn(ContentHash, &Arc<Vec<Tensor>>) + Send + Sync>;
+
+/// Flights in the air, by the key of their request. Clones share them.
+#[derive(Clone)]
+pub struct Flights {
+    list: Arc<Mutex<HashMap<ContentHash, Arc<Air>>>>,
+    keep: Keep,
+}
+
+impl std::fmt::Debug for Flights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Flights({})", self.lock().len())
+    }
+}
+
+#[derive(Debug)]
+struct Air {
+    outcome: watch::Sender<Option<Outcome>>,
+    deadline: Mutex<Instant>,
+}
+
+/// The telling end. Exactly one goes with each execution.
+#[derive(Debug)]
+pub struct Flight {
+    air: Arc<Air>,
+    listed: Option<(Flights, ContentHash)>,
+    told: bool,
+}
+
+/// The waiting end.
+#[derive(Debug)]
+pub struct Waiter(watch::Receiver<Option<Outcome>>);
+
+/// Whether a request leads or follows.
+#[derive(Debug)]
+pub enum Boarding {
+    /// The first of its key: send the flight to the engine.
+    Lead(Flight, Waiter),
+    /// Another is on its way with the same question.
+    Follow(Waiter),
+}
+
+impl Flights {
+    /// No flights. `keep` is called with each answer before anybody hears it.
+    #[must_use]
+    pub fn new(keep: Keep) -> Self {
+        Self {
+            list: Arc::default(),
+            keep,
+        }
+    }
+    /// Joins the flight of `key`, or starts it.
+    #[must_use]
+    pub fn board(&self, key: ContentHash, deadline: Instant) -> Boarding {
+        let mut list = self.lock();
+        if let Some(air) = list.get(&key) {
+            let mut latest = air.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+            *latest = (*latest).max(deadline);
+            return Boarding::Follow(Waiter(air.outcome.subscribe()));
+        }
+        let (mut flight, waiter) = alone(deadline);
+        list.insert(key, Arc::clone(&flight.air));
+        flight.listed = Some((self.clone(), key));
+        Boarding::Lead(flight, waiter)
+    }
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ContentHash, Arc<Air>>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A flight that nobody else can join and whose answer is not kept.
+#[must_use]
+pub fn alone(deadline: Instant) -> (Flight, Waiter) {
+    let (outcome, waiter) = watch::channel(None);
+    let air = Arc::new(Air {
+        outcome,
+        deadline: Mutex::new(deadline),
+    });
+    (
+        Flight {
+            air,
+            listed: None,
+            told: false,
+        },
+        Waiter(waiter),
+    )
+}
+
+impl Flight {
+    /// Whether anybody still waits.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        !self.air.outcome.is_closed()
+    }
+    /// The latest moment at which the run may start: the latest deadline of those who wait.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        *self.air.deadline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Keeps the answer, then tells everybody.
+    pub fn land(mut self, landed: Landed) {
+        self.tell(Ok(landed));
+    }
+    /// Tells everybody the answer of a cache, which needs no keeping.
+    pub fn land_kept(mut self, landed: Landed) {
+        self.unlist();
+        self.tell(Ok(landed));
+    }
+    /// Tells everybody why there is none.
+    pub fn refuse(mut self, why: Refusal) {
+        self.tell(Err(why));
+    }
+    /// Ends a flight that was not run: its time was over, or nobody waits.
+    pub fn dismiss(self) {
+        let why = if self.is_wanted() {
+            Refusal::Expired
+        } else {
+            Refusal::Abandoned
+        };
+        self.refuse(why);
+    }
+    /// Kept first, then off the list, then told: whoever comes now finds it kept, or starts anew.
+    fn tell(&mut self, outcome: Outcome) {
+        if let (Some((flights, key)), Ok(landed)) = (&self.listed, &outcome) {
+            (flights.keep)(*key, &landed.outputs);
+        }
+        self.unlist();
+        self.told = true;
+        self.air.outcome.send_replace(Some(outcome));
+    }
+    fn unlist(&mut self) {
+        if let Some((flights, key)) = self.listed.take() {
+            flights.lock().remove(&key);
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if !self.told {
+            self.tell(Err(Refusal::Failed));
+        }
+    }
+}
+
+impl Waiter {
+    /// Waits for the end. Cancelling leaves the flight; the last to leave grounds it.
+    pub async fn outcome(mut self) -> Outcome {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(end) => end.clone().unwrap_or(Err(Refusal::Failed)),
+            Err(_) => Err(Refusal::Failed), // a flight tells before it goes
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flights() -> Flights {
+        Flights::new(Arc::new(|_, _| ()))
+    }
+    fn later(ms: u64) -> Instant {
+        runtime::clock::instant() + Duration::from_millis(ms)
+    }
+    fn landed() -> Landed {
+        let (outputs, zero) = (Arc::new(Vec::new()), Duration::ZERO);
+        Landed {
+            outputs,
+            queue: zero,
+            batch: zero,
+            exec: zero,
+            rows: 1,
+        }
+    }
+    fn lead(flights: &Flights, key: &[u8], deadline: Instant) -> (Flight, Waiter) {
+        match flights.board(ContentHash::of(key), deadline) {
+            Boarding::Lead(flight, waiter) => (flight, waiter),
+            Boarding::Follow(_) => panic!("somebody else leads"),
+        }
+    }
+    fn follow(flights: &Flights, key: &[u8], deadline: Instant) -> Waiter {
+        match flights.board(ContentHash::of(key), deadline) {
+            Boarding::Follow(waiter) => waiter,
+            Boarding::Lead(..) => panic!("nobody leads"),
+        }
+    }
+
+    #[tokio::test]
+    async fn everybody_of_one_key_hears_one_answer_and_the_next_starts_anew() {
+        let flights = flights();
+        let (flight, first) = lead(&flights, b"a", later(100));
+        let second = follow(&flights, b"a", later(900));
+        let _other = lead(&flights, b"b", later(100));
+        flight.land(landed());
+        assert!(first.outcome().await.is_ok() && second.outcome().await.is_ok());
+        let _again = lead(&flights, b"a", later(100));
+    }
+
+    #[tokio::test]
+    async fn a_flight_waits_for_its_most_patient_passenger_and_ends_with_its_last() {
+        let flights = flights();
+        let (patient, hasty) = (later(900), later(100));
+        let (flight, first) = lead(&flights, b"a", hasty);
+        let second = follow(&flights, b"a", patient);
+        assert_eq!(flight.deadline(), patient);
+        drop(first);
+        assert!(flight.is_wanted());
+        drop(second);
+        assert!(!flight.is_wanted());
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_is_lost_on_the_way_tells_its_waiters() {
+        let (flight, waiter) = lead(&flights(), b"a", later(100));
+        drop(flight);
+        assert_eq!(waiter.outcome().await.unwrap_err(), Refusal::Failed);
+    }
+}

@@ -1,0 +1,168 @@
+//! What this crate counts: one struct, made once and handed on. Clones share the values.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(missing_docs, reason = "the names are the label values")]
+pub enum Outcome {
+    Answered,
+    BadRequest,
+    Unauthorized,
+    NotFound,
+    TooLarge,
+    Residency,
+    QueueFull,
+    Draining,
+    Starting,
+    DeadlineUnmeetable,
+    DeadlineExceeded,
+    Failed,
+}
+
+/// Where an answer came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(missing_docs, reason = "the names are the label values")]
+pub enum CacheUse {
+    HitMemory,
+    HitDisk,
+    Miss,
+    Collapsed,
+    Bypass,
+}
+
+/// A request's end, as a label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[allow(missing_docs, reason = "the name is the label")]
+pub struct Ended {
+    pub outcome: Outcome,
+}
+
+/// An answer's origin, as a label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[allow(missing_docs, reason = "the name is the label")]
+pub struct Origin {
+    pub cache: CacheUse,
+}
+
+/// The instruments of a node.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Inference requests by their end.
+    pub requests: Family<Ended, Counter>,
+    /// Answers by their origin.
+    pub cache: Family<Origin, Counter>,
+    /// Requests that wait for an engine thread.
+    pub queued: Gauge,
+    /// Time in the queue, of those that were run.
+    pub queue_wait: Histogram,
+    /// Time of one run.
+    pub exec: Histogram,
+    /// Rows of one run.
+    pub batch_rows: Histogram,
+    /// Runs that failed as a whole and were repeated one by one.
+    pub batch_retries: Counter,
+    /// Bytes in the memory tier of the result cache.
+    pub cache_memory_bytes: Gauge,
+    /// Bytes in the disk tier of the result cache.
+    pub cache_disk_bytes: Gauge,
+    /// Results that were not written to disk since the writer was behind.
+    pub cache_dropped: Counter,
+}
+
+impl Metrics {
+    /// Makes the instruments and shows them in `registry`.
+    #[must_use]
+    pub fn new(registry: &mut runtime::metrics::Metrics) -> Self {
+        let seconds = || Histogram::new(exponential_buckets(0.000_05, 2.5, 14));
+        let metrics = Self {
+            requests: Family::default(),
+            cache: Family::default(),
+            queued: Gauge::default(),
+            queue_wait: seconds(),
+            exec: seconds(),
+            batch_rows: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
+            batch_retries: Counter::default(),
+            cache_memory_bytes: Gauge::default(),
+            cache_disk_bytes: Gauge::default(),
+            cache_dropped: Counter::default(),
+        };
+        let m = metrics.clone();
+        registry.register("edge_requests", "Inference requests by how they ended", m.requests);
+        registry.register("edge_answers", "Answers by where they came from", m.cache);
+        registry.register(
+            "edge_queue_requests",
+            "Requests that wait for an engine thread",
+            m.queued,
+        );
+        registry.register(
+            "edge_queue_wait_seconds",
+            "Time in the queue of requests that were run",
+            m.queue_wait,
+        );
+        registry.register("edge_exec_seconds", "Time of one run of a model", m.exec);
+        registry.register("edge_batch_rows", "Rows of one run of a model", m.batch_rows);
+        registry.register(
+            "edge_batch_retries",
+            "Runs that were repeated request by request",
+            m.batch_retries,
+        );
+        registry.register(
+            "edge_cache_memory_bytes",
+            "Results kept in memory",
+            m.cache_memory_bytes,
+        );
+        registry.register("edge_cache_disk_bytes", "Results kept on disk", m.cache_disk_bytes);
+        registry.register(
+            "edge_cache_dropped",
+            "Results not written to disk: the writer was behind",
+            m.cache_dropped,
+        );
+        metrics
+    }
+    /// Counts a request's end.
+    pub fn ended(&self, outcome: Outcome) {
+        self.requests.get_or_create(&Ended { outcome }).inc();
+    }
+    /// Counts an answer's origin.
+    pub fn answered_from(&self, cache: CacheUse) {
+        self.cache.get_or_create(&Origin { cache }).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// Dashboards depend on these names.
+    #[test]
+    fn the_exported_names_are_these() {
+        let mut registry = runtime::metrics::Metrics::new();
+        let metrics = super::Metrics::new(&mut registry);
+        metrics.ended(super::Outcome::DeadlineUnmeetable);
+        metrics.answered_from(super::CacheUse::HitMemory);
+        let text = registry.encode();
+        let names: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")).collect();
+        assert_eq!(
+            names,
+            [
+                "edge_requests counter",
+                "edge_answers counter",
+                "edge_queue_requests gauge",
+                "edge_queue_wait_seconds histogram",
+                "edge_exec_seconds histogram",
+                "edge_batch_rows histogram",
+                "edge_batch_retries counter",
+                "edge_cache_memory_bytes gauge",
+                "edge_cache_disk_bytes gauge",
+                "edge_cache_dropped counter",
+            ]
+        );
+        assert!(
+            text.contains(r#"edge_requests_total{outcome="DeadlineUnmeetable"} 1"#),
+            "{text}"
+        );
+    }
+}
