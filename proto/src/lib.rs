@@ -3,7 +3,7 @@
 //! Everything here is pure: no socket, disk, clock or random number. `now` is always an argument.
 //! Read in this order: names ([`ids`]) and bounds ([`limits`]), the documents people sign
 //! ([`manifest`], [`plan`]), what the control plane signs ([`region_state`]), the log that holds
-//! both together ([`entry`]), the wire between parts ([`frame`],
+//! both together ([`entry`], [`merkle`], [`tile`], [`note`]), the wire between parts ([`frame`],
 //! [`message`]) and the protocol that end users speak ([`oip`]).
 
 pub mod ids;
@@ -15,6 +15,9 @@ pub mod region_state;
 pub mod signed;
 
 pub mod entry;
+pub mod merkle;
+pub mod note;
+pub mod tile;
 
 pub mod frame;
 pub mod message;
