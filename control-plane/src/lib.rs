@@ -1,1 +1,2 @@
 //! Meridian.
+pub mod log;

@@ -66,6 +66,7 @@ pub struct Checkpoint {
 }
 
 /// A log's private key. Text: `PRIVATE+KEY+name+hash+base64`.
+#[derive(Clone)]
 pub struct Signer {
     name: String,
     key: SigningKey,
