@@ -151,14 +151,14 @@ fn comment(docs: &[Option<&str>]) -> String {
 macro_rules! config_file {
     ($(
         $(#[$($struct_meta:tt)*])*
-        pub struct $name:ident {
-            $( $(#[$($meta:tt)*])* pub $field:ident : $type:ty = $kind:ident $($value:expr)? ),* $(,)?
+        $vis:vis struct $name:ident {
+            $( $(#[$($meta:tt)*])* $field_vis:vis $field:ident : $type:ty = $kind:ident $($value:expr)? ),* $(,)?
         }
     )*) => { $(
         #[derive(Clone, Debug, ::serde::Deserialize)]
         $(#[$($struct_meta)*])*
         #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-        pub struct $name { $( $(#[$($meta)*])* pub $field: $type, )* }
+        $vis struct $name { $( $(#[$($meta)*])* $field_vis $field: $type, )* }
 
         impl $crate::config::Example for $name {
             fn example(table: &str) -> String {
@@ -206,20 +206,20 @@ mod tests {
 
     crate::config_file! {
         /// A cache.
-        pub struct CacheFile {
+        struct CacheFile {
             /// Bytes kept in memory.
-            pub memory_bytes: u64 = required 1024,
+            memory_bytes: u64 = required 1024,
         }
         /// A file.
-        pub struct SomeFile {
+        struct SomeFile {
             /// Where the keys are.
             /// Two lines.
-            pub identity: PathBuf = required "identity",
+            identity: PathBuf = required "identity",
             /// Who is believed.
             #[serde(default)]
-            pub forwarded_from: Vec<String> = optional ["10.0.0.0/8"],
+            forwarded_from: Vec<String> = optional ["10.0.0.0/8"],
             /// What is remembered.
-            pub cache: Option<CacheFile> = table,
+            cache: Option<CacheFile> = table,
         }
     }
 

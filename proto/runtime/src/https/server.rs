@@ -25,10 +25,6 @@ use super::{HttpsError, PeerAddr, PlainListener, ServerTls, Transport};
 use crate::identity::{Role, role_of};
 use crate::lifecycle::Lifecycle;
 
-/// From the first byte of a connection to the end of its TLS handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the first wish to read a request to the end of its head; also how long an idle HTTP/1.1 connection is kept.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often an HTTP/2 connection is asked whether it is there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// Rest after the system refused to accept: out of file descriptors, most likely.
@@ -36,6 +32,25 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// How much of a request body HTTP/2 may send ahead of the service, per stream and per connection.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// What one listener allows its clients.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// Connections at one time.
+    pub(super) connections_max: usize,
+    /// From the first byte of a connection to the end of its TLS handshake.
+    pub(super) handshake: Duration,
+    /// From the first wish to read a request to the end of its head; also how long an idle HTTP/1.1 connection is kept.
+    pub(super) head: Duration,
+}
+
+impl Bounds {
+    const USUAL: Self = Self {
+        connections_max: HTTP_CONNECTIONS_MAX,
+        handshake: Duration::from_secs(5),
+        head: Duration::from_secs(30),
+    };
+}
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -74,14 +89,21 @@ where
         serve_plain(PlainListener::from_tcp(listener)?, lifecycle, service);
         return Ok(());
     };
-    let door = Door::new(lifecycle, service);
-    lifecycle.spawn("https-accept", async move {
+    serve_tls(listener, tls, Door::new(lifecycle, service, Bounds::USUAL));
+    Ok(())
+}
+
+pub(super) fn serve_tls<S, B>(listener: TcpListener, tls: ServerTls, door: Door<S>)
+where
+    S: HttpService<B>,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    door.lifecycle.clone().spawn("https-accept", async move {
         while let Some((stream, address, room)) = door.next(|| listener.accept()).await {
             let _ = stream.set_nodelay(true); // a socket that refuses is slower, not wrong
             door.admit(secure(door.clone(), tls.clone(), stream, address), room);
         }
     });
-    Ok(())
 }
 
 /// As [`serve`], without TLS, for this machine only.
@@ -90,7 +112,7 @@ where
     S: HttpService<B>,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let door = Door::new(lifecycle, service);
+    let door = Door::new(lifecycle, service, Bounds::USUAL);
     lifecycle.spawn("http-accept", async move {
         match listener.0 {
             Kind::Tcp(listener, _) => {
@@ -136,18 +158,20 @@ enum Version {
 
 /// What all connections of one listener share.
 #[derive(Clone)]
-struct Door<S> {
+pub(super) struct Door<S> {
     lifecycle: Lifecycle,
     service: S,
+    bounds: Bounds,
     room: Arc<Semaphore>,
 }
 
 impl<S> Door<S> {
-    fn new(lifecycle: &Lifecycle, service: S) -> Self {
-        let room = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
+    pub(super) fn new(lifecycle: &Lifecycle, service: S, bounds: Bounds) -> Self {
+        let room = Arc::new(Semaphore::new(bounds.connections_max));
         Self {
             lifecycle: lifecycle.clone(),
             service,
+            bounds,
             room,
         }
     }
@@ -165,7 +189,10 @@ impl<S> Door<S> {
             };
             match (accepted, self.room.clone().try_acquire_owned()) {
                 (Ok((stream, address)), Ok(room)) => return Some((stream, address, room)),
-                (Ok(_), Err(_)) => tracing::warn!(HTTP_CONNECTIONS_MAX, "closed a connection: too many are open"),
+                (Ok(_), Err(_)) => tracing::warn!(
+                    max = self.bounds.connections_max,
+                    "closed a connection: too many are open"
+                ),
                 (Err(error), _) => {
                     tracing::warn!(%error, "accept");
                     tokio::time::sleep(ACCEPT_REST).await;
@@ -188,7 +215,7 @@ impl<S> Door<S> {
         B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let builder = http(version);
+        let builder = http(version, self.bounds.head);
         let service = Told {
             service: self.service,
             facts,
@@ -218,7 +245,7 @@ where
     S: HttpService<B>,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(tls.current()).accept(stream));
+    let handshake = tokio::time::timeout(door.bounds.handshake, TlsAcceptor::from(tls.current()).accept(stream));
     let stream = match within(door.lifecycle.drain(), handshake).await {
         Some(Ok(Ok(stream))) => stream,
         Some(Ok(Err(error))) => return tracing::debug!(%address, %error, "TLS handshake"),
@@ -251,13 +278,13 @@ async fn within<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> O
     }
 }
 
-fn http(version: Version) -> Builder<TokioExecutor> {
+fn http(version: Version, head_timeout: Duration) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     let head_bytes_max = usize::try_from(HTTP_HEAD_BYTES_MAX).unwrap_or(usize::MAX);
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(head_timeout)
         .max_buf_size(head_bytes_max.max(64 << 10));
     builder
         .http2()

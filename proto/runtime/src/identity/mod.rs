@@ -211,4 +211,6 @@ pub(crate) use files::{certificates, read as read_file};
 pub(crate) use verify::{VERSIONS, provider};
 
 #[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
 mod tests;

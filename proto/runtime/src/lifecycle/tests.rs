@@ -16,14 +16,14 @@ async fn stop_waits_for_a_task_that_finishes_its_work() {
     assert!(lifecycle.running().is_empty());
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn stop_aborts_what_outlives_the_grace_period_and_names_it() {
     let lifecycle = Lifecycle::new();
     lifecycle.spawn("stubborn", std::future::pending());
     lifecycle.spawn("stubborn", std::future::pending());
     let drain = lifecycle.drain().clone();
     lifecycle.spawn("polite", async move { drain.cancelled().await });
-    assert_eq!(lifecycle.stop_naming(Duration::from_secs(5)).await, ["stubborn"]);
+    assert_eq!(lifecycle.stop_naming(Duration::from_millis(20)).await, ["stubborn"]);
     assert!(
         lifecycle.running().is_empty(),
         "aborted tasks are gone when stop returns"

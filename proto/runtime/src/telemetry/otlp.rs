@@ -132,7 +132,9 @@ impl HttpClient for Poster {
             Ok::<_, HttpError>(Response::from_parts(parts, body))
         };
         // On the runtime's threads, so that its sockets and timers work; the exporter's thread only waits.
-        let post = self.runtime.spawn(tokio::time::timeout(EXPORT_TIMEOUT, post));
+        let post = self
+            .runtime
+            .spawn(async move { tokio::time::timeout(EXPORT_TIMEOUT, post).await });
         Box::pin(async move { post.await?? })
     }
 }
