@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{Request, Response, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{self};
+use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use proto::limits::HTTP_CLIENT_NAMES_MAX;
 use rustls::pki_types::ServerName;
@@ -129,7 +128,7 @@ impl Client {
     }
 
     /// Sends `request` to `address`, which must present a certificate for `server_name`. Only path and query of the
-    /// request's URI count; without a `Host` header the server name is sent. The answer's body streams.
+    /// request's URI count: the authority that the server sees is the address. The answer's body streams.
     /// Cancelling by dropping the future is safe.
     ///
     /// # Errors
@@ -157,10 +156,6 @@ impl Client {
             .path_and_query
             .get_or_insert_with(|| http::uri::PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from_parts(parts).map_err(|e| target(e.to_string()))?;
-        if !request.headers().contains_key(header::HOST) {
-            let host = HeaderValue::from_str(server_name).map_err(|e| target(e.to_string()))?;
-            request.headers_mut().insert(header::HOST, host);
-        }
         *request.version_mut() = http::Version::HTTP_11; // HTTP/2 is taken where TLS agrees on it
         pool.request(request).await.map_err(|source| {
             if source.is_connect() {

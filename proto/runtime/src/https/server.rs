@@ -223,6 +223,7 @@ impl<S> Door<S> {
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let over = tokio::select! {
+            biased; // a request that has arrived is taken before the drain is seen
             result = connection.as_mut() => Some(result),
             () = self.lifecycle.drain().cancelled() => None,
         };

@@ -64,7 +64,7 @@ async fn spans_arrive_at_the_collector_as_children_of_the_callers_span() {
     }
     telemetry.shutdown().await;
 
-    let got = got.lock().unwrap();
+    let got = got.lock().unwrap().clone();
     let [resource] = got[0].resource_spans.as_slice() else {
         panic!("{got:?}")
     };
