@@ -261,6 +261,18 @@ impl Store {
         names(&self.root.join("documents"))
     }
 
+    /// Removes a signed document. Absent already is fine.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn remove_document(&self, id: &ContentHash) -> Result<(), StoreError> {
+        let path = self.document_path(id);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_at("remove", &path)(e)),
+            _ => Ok(()),
+        }
+    }
+
     /// Begins or resumes putting `file` together from chunks. What a killed process left is rehashed and kept where
     /// it is right. One assembly per file at a time.
     ///
