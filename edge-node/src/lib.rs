@@ -19,6 +19,12 @@ pub mod residency;
 
 pub mod serving;
 
+pub mod sync;
+
+pub mod store;
+
+pub mod release;
+
 pub mod metrics;
 
 #[cfg(test)]

@@ -1,0 +1,17 @@
+//! What a node keeps on disk besides model files, so that it comes back as it was.
+//!
+//! | file | holds | lost or torn |
+//! |---|---|---|
+//! | `accepted.bin` | the signed state accepted last, whole, and the floors it raised: one atomic write | the floors survive in `floors.json`; the next state heals it |
+//! | `floors.json` | the floors once more, and the checkpoint seen last | the floors survive in `accepted.bin` |
+//! | `active.json` | what answers requests, since when | models are checked and loaded afresh |
+//! | `fork.json` | two checkpoints of the log that exclude each other | only people remove it |
+//!
+//! Nothing here is trusted when it is read back: the state's signature is checked again, files are hashed again.
+//! Nothing here decides anything, and no file is ever changed in place.
+
+mod active;
+mod kept;
+
+pub use active::{ActiveModel, ActiveModels, Held};
+pub use kept::{Fork, Kept, Restored, StoreError};
