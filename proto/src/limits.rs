@@ -85,6 +85,30 @@ pub const HTTP_HEAD_BYTES_MAX: u32 = 32 << 10;
 pub const HTTP_CLIENT_NAMES_MAX: usize = NODES_MAX;
 /// Spans that wait for their export; more are dropped and counted.
 pub const SPANS_WAITING_MAX: usize = 4096;
+/// An ONNX file, bytes: protobuf itself ends at 2 GiB.
+pub const ONNX_BYTES_MAX: u64 = 2 << 30;
+/// Nodes of one model's graph, subgraphs included: the optimiser's time grows with the square of a chain's length.
+pub const GRAPH_NODES_MAX: usize = 8192;
+/// Messages (nodes, attributes, tensors, dimensions) inside one ONNX file: each costs more memory decoded than in the file.
+pub const GRAPH_MESSAGES_MAX: usize = 1 << 18;
+/// One tensor inside a model for one row of input, bytes.
+pub const GRAPH_TENSOR_BYTES_MAX: u64 = 512 << 20;
+/// Rows that the engine runs at once; more rows are cut into runs of this many.
+pub const RUN_ROWS_MAX: usize = 32;
+/// Rows of one call of a model.
+pub const CALL_ROWS_MAX: usize = 4096;
+/// Execution plans that one loaded model keeps.
+pub const PLANS_MAX: usize = 8;
+/// Pixels along one side of an encoded picture.
+pub const IMAGE_SIDE_MAX: u32 = 16_384;
+/// Memory that decoding one picture may take, bytes.
+pub const IMAGE_DECODE_BYTES_MAX: u64 = 256 << 20;
+/// What a checking child process is asked and answers, bytes.
+pub const CHECK_JOB_BYTES_MAX: u64 = 32 << 20;
+/// One text for a tokenizer, bytes.
+pub const TEXT_BYTES_MAX: usize = 256 << 10;
+/// A tokenizer or label file of a package, bytes.
+pub const STEP_FILE_BYTES_MAX: u64 = 64 << 20;
 
 const _: () = assert!(CHUNK_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(MANIFEST_BYTES_MAX < FRAME_BYTES_MAX);

@@ -1,0 +1,318 @@
+//! A graph that is ready to run: one plan for every shape where that is fast, else one plan per shape.
+//!
+//! tract runs convolutions about five times slower when the batch is a symbol, so such graphs get a plan for each of
+//! the batch sizes 1, 2, 4, 8, 16, 32, made when first needed; rows are padded up to the next size and cut off again.
+//! Other graphs run one plan for all shapes, and fall back to plans per shape when tract cannot make one.
+//!
+//! Invariant: equal input gives equal output shape and rows in the order they came, however they were cut and padded.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use proto::limits::{GRAPH_TENSOR_BYTES_MAX, PLANS_MAX, RUN_ROWS_MAX};
+use proto::manifest::{Dim, TensorSpec};
+use proto::oip;
+use tract_onnx::pb::ModelProto;
+use tract_onnx::prelude::{
+    Datum, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, IntoTValue, IntoTensor, TDim, TVec,
+    TractResult, TypedRunnableModel,
+};
+use tract_onnx::tract_core::internal::bail;
+
+use crate::{LoadError, RunError, onnx, tensor};
+
+type Plan = Arc<TypedRunnableModel>;
+type Shapes = Vec<Vec<usize>>;
+/// A plan being made or made: threads that want the same one wait for the first.
+type Slot = Arc<Mutex<Option<Plan>>>;
+
+/// A loaded graph. Shared by threads; each call makes its own scratch state.
+pub struct Graph {
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+    batched: bool,
+    plans: Plans,
+}
+
+enum Plans {
+    /// One plan for all shapes.
+    Any(Plan),
+    /// Plans per shape, the least recently used first.
+    Exact {
+        model: Box<InferenceModel>,
+        kept: Mutex<VecDeque<(Shapes, Slot)>>,
+    },
+}
+
+impl Graph {
+    /// Prepares a decoded model: weights are expanded, notes stripped, the strategy chosen.
+    ///
+    /// # Errors
+    /// [`LoadError::Onnx`] for inputs or outputs that requests cannot carry, [`LoadError::Plan`] when tract refuses.
+    pub fn new(mut model: ModelProto) -> Result<Self, LoadError> {
+        let described = onnx::describe_model(&model)?;
+        let graph = model.graph.as_mut().ok_or(onnx::OnnxError::NoGraph)?;
+        onnx::strip_notes(graph);
+        onnx::expand_weights(graph);
+        let convolves = graph.node.iter().any(|node| node.op_type.contains("Conv"));
+        let inputs_in_file: Vec<String> = graph.input.iter().map(|info| info.name.clone()).collect();
+        let batched = onnx::batched(&described.inputs, &described.outputs);
+        let parsed = guarded(|| {
+            Ok(tract_onnx::onnx()
+                .with_ignore_value_info(true)
+                .parse(&model, None)?
+                .model)
+        })?;
+        drop(model);
+        let mut parsed = parsed;
+        order_inputs(&mut parsed, &described.inputs, &inputs_in_file)?;
+        let symbolic = if convolves || !has_free_axes(&described.inputs) {
+            None
+        } else {
+            guarded(|| plan_for_any(parsed.clone(), &described.inputs)).ok()
+        };
+        let plans = match symbolic {
+            Some(plan) => Plans::Any(plan),
+            None => Plans::Exact {
+                model: Box::new(parsed),
+                kept: Mutex::default(),
+            },
+        };
+        Ok(Self {
+            inputs: described.inputs,
+            outputs: described.outputs,
+            batched,
+            plans,
+        })
+    }
+
+    /// What the graph takes.
+    #[must_use]
+    pub fn inputs(&self) -> &[TensorSpec] {
+        &self.inputs
+    }
+    /// What the graph gives.
+    #[must_use]
+    pub fn outputs(&self) -> &[TensorSpec] {
+        &self.outputs
+    }
+    /// Whether rows of different requests may be joined on axis 0.
+    #[must_use]
+    pub const fn batched(&self) -> bool {
+        self.batched
+    }
+    /// Whether one plan serves every shape; otherwise each new length of a sequence costs a plan.
+    #[must_use]
+    pub const fn any_shape(&self) -> bool {
+        matches!(self.plans, Plans::Any(_))
+    }
+
+    /// Runs the graph on inputs in the order of [`Graph::inputs`], types and shapes already checked.
+    ///
+    /// # Errors
+    /// [`RunError::Engine`]; a panic inside the engine is one too.
+    pub fn run(&self, inputs: &[oip::Tensor]) -> Result<Vec<oip::Tensor>, RunError> {
+        let rows = inputs.first().and_then(|t| t.shape.first()).copied().unwrap_or(0);
+        let single = self
+            .inputs
+            .iter()
+            .all(|spec| spec.shape.first() == Some(&Dim::Fixed(1)));
+        let run_rows = if self.batched { RUN_ROWS_MAX } else { 1 };
+        if !(self.batched || single && rows > 1) || inputs.iter().any(|t| t.shape.first() != Some(&rows)) || rows == 0 {
+            return self.run_once(inputs);
+        }
+        let mut parts: Vec<Vec<oip::Tensor>> = vec![Vec::new(); self.outputs.len()];
+        for start in (0..rows).step_by(run_rows) {
+            let end = rows.min(start + run_rows);
+            let padded = if self.any_shape() {
+                end - start
+            } else {
+                (end - start).next_power_of_two()
+            };
+            let cut: Vec<_> = inputs
+                .iter()
+                .map(|t| tensor::rows_padded(t, start, end, padded))
+                .collect();
+            for (mut output, part) in self.run_once(&cut)?.into_iter().zip(&mut parts) {
+                if output.shape.first() != Some(&padded) {
+                    let detail = format!(
+                        "output `{}` has {:?} rows for {padded} given",
+                        output.name,
+                        output.shape.first()
+                    );
+                    return Err(RunError::Engine { detail });
+                }
+                tensor::cut_rows(&mut output, end - start);
+                part.push(output);
+            }
+        }
+        Ok(parts.into_iter().filter_map(tensor::join_rows).collect())
+    }
+
+    /// Runs one row of zeros: makes the plan of a first call, and shows whether the graph runs at all.
+    pub(crate) fn try_zeros(&self) -> Result<(), RunError> {
+        let zeros: Option<Vec<oip::Tensor>> = self.inputs.iter().map(zero_row).collect();
+        zeros.map_or(Ok(()), |zeros| self.run(&zeros).map(drop))
+    }
+
+    fn run_once(&self, inputs: &[oip::Tensor]) -> Result<Vec<oip::Tensor>, RunError> {
+        let engine = |detail: String| RunError::Engine { detail };
+        let plan = match &self.plans {
+            Plans::Any(plan) => plan.clone(),
+            Plans::Exact { model, kept } => self
+                .exact_plan(model, kept, inputs)
+                .map_err(|e| engine(e.to_string()))?,
+        };
+        let given = inputs.iter().map(|t| tensor::to_engine(t).map(IntoTValue::into_tvalue));
+        let given: TVec<_> = given.collect::<Result<_, _>>().map_err(engine)?;
+        let results = guarded(|| plan.run(given)).map_err(|e| engine(e.to_string()))?;
+        let named = self.outputs.iter().zip(results);
+        named
+            .map(|(spec, value)| tensor::from_engine(&spec.name, value.into_tensor()))
+            .collect::<Result<_, _>>()
+            .map_err(engine)
+    }
+
+    fn exact_plan(
+        &self,
+        model: &InferenceModel,
+        kept: &Mutex<VecDeque<(Shapes, Slot)>>,
+        inputs: &[oip::Tensor],
+    ) -> Result<Plan, LoadError> {
+        let shapes: Shapes = inputs.iter().map(|t| t.shape.clone()).collect();
+        let slot = slot_for(&mut lock(kept), &shapes);
+        let mut made = lock(&slot);
+        if let Some(plan) = made.as_ref() {
+            return Ok(plan.clone());
+        }
+        let plan = guarded(|| {
+            let mut model = model.clone();
+            for (i, (spec, shape)) in self.inputs.iter().zip(&shapes).enumerate() {
+                let datum = tensor::datum_of(spec.datatype).unwrap_or(f32::datum_type());
+                model.set_input_fact(i, InferenceFact::dt_shape(datum, shape))?;
+            }
+            ready(model)
+        })?;
+        *made = Some(plan.clone());
+        Ok(plan)
+    }
+}
+
+fn zero_row(spec: &TensorSpec) -> Option<oip::Tensor> {
+    /// A length that sequences commonly have.
+    const LENGTH: usize = 16;
+    let size = |(axis, dim): (usize, &Dim)| match dim {
+        Dim::Fixed(size) => usize::try_from(*size).ok(),
+        Dim::Named(_) => Some(if axis == 0 { 1 } else { LENGTH }),
+    };
+    let shape = spec.shape.iter().enumerate().map(size).collect::<Option<Vec<_>>>()?;
+    let bytes = tensor::elements(&shape)?.checked_mul(spec.datatype.element_bytes()?)?;
+    Some(oip::Tensor {
+        name: spec.name.clone(),
+        datatype: spec.datatype,
+        shape,
+        data: vec![0; bytes],
+    })
+}
+
+/// Finds or adds the slot of these shapes and makes it the most recently used.
+fn slot_for(kept: &mut VecDeque<(Shapes, Slot)>, shapes: &Shapes) -> Slot {
+    if let Some(found) = kept
+        .iter()
+        .position(|(key, _)| key == shapes)
+        .and_then(|at| kept.remove(at))
+    {
+        let slot = found.1.clone();
+        kept.push_back(found);
+        return slot;
+    }
+    let slot = Slot::default();
+    kept.push_back((shapes.clone(), slot.clone()));
+    if kept.len() > PLANS_MAX {
+        kept.pop_front();
+    }
+    slot
+}
+
+/// A panic elsewhere must not take the plans with it: what the lock guards is whole at every moment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn has_free_axes(inputs: &[TensorSpec]) -> bool {
+    inputs
+        .iter()
+        .flat_map(|spec| &spec.shape)
+        .any(|dim| matches!(dim, Dim::Named(_)))
+}
+
+/// Makes the engine take its inputs in the order of the description. They differ where the file lists constants as inputs.
+fn order_inputs(model: &mut InferenceModel, wanted: &[TensorSpec], in_file: &[String]) -> Result<(), LoadError> {
+    let plan = |detail: String| LoadError::Plan { detail };
+    let found: Vec<String> = model
+        .input_outlets()
+        .map_err(|e| plan(e.to_string()))?
+        .iter()
+        .map(|outlet| model.node(outlet.node).name.clone())
+        .collect();
+    if found.iter().ne(wanted.iter().map(|spec| &spec.name)) {
+        let file = in_file.join(", ");
+        return Err(plan(format!(
+            "the graph needs [{}] but declares [{file}]",
+            found.join(", ")
+        )));
+    }
+    Ok(())
+}
+
+fn plan_for_any(mut model: InferenceModel, inputs: &[TensorSpec]) -> TractResult<Plan> {
+    let scope = model.symbols.clone();
+    for (i, spec) in inputs.iter().enumerate() {
+        let dims = spec.shape.iter().map(|dim| match dim {
+            Dim::Fixed(size) => TDim::Val(i64::from(*size)),
+            Dim::Named(name) => scope.sym(name).into(),
+        });
+        let datum = tensor::datum_of(spec.datatype).unwrap_or(f32::datum_type());
+        model.set_input_fact(i, InferenceFact::dt_shape(datum, dims.collect::<TVec<TDim>>()))?;
+    }
+    ready(model)
+}
+
+/// Shapes are known for every tensor before anything is folded or run: what a small file blows up to is refused here.
+fn ready(model: InferenceModel) -> TractResult<Plan> {
+    let typed = model.into_typed()?;
+    for node in typed.nodes() {
+        for fact in &node.outputs {
+            let elements = fact.fact.shape.volume().to_i64().unwrap_or(0);
+            let bytes = u64::try_from(elements)?.saturating_mul(u64::try_from(fact.fact.datum_type.size_of())?);
+            let per_row = bytes / u64::try_from(RUN_ROWS_MAX)?;
+            if per_row > GRAPH_TENSOR_BYTES_MAX {
+                bail!("node `{}` makes a tensor of {bytes} bytes", node.name);
+            }
+        }
+    }
+    typed.into_optimized()?.into_runnable()
+}
+
+/// Runs engine code; a panic or an error becomes text that names the node.
+fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, LoadError> {
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    let detail = match outcome {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied());
+            format!("the engine panicked: {}", text.unwrap_or("without a message"))
+        }
+    };
+    Err(LoadError::Plan {
+        detail: detail.chars().take(600).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+use super::*;
+use crate::onnx::values;
+use crate::tensor::of_f32s;
+use crate::testing::{floats, info, int64s, model, model_proto, node, ramp, with_ints};
+use tract_onnx::pb::tensor_proto::DataType as OnnxType;
+
+fn graph(file: &[u8]) -> Graph {
+    Graph::new(onnx::decode(file).unwrap()).unwrap()
+}
+
+/// `[N, 2, 4, 4] -> [N, 3, 4, 4]`
+fn convolution() -> Vec<u8> {
+    let conv = with_ints(
+        with_ints(node("Conv", &["x", "w"], "y"), "kernel_shape", &[3, 3]),
+        "pads",
+        &[1, 1, 1, 1],
+    );
+    let weight = values::of_floats("w", vec![3, 2, 3, 3], &ramp(54));
+    model(
+        &[("x", &[-1, 2, 4, 4])],
+        &[("y", &[-1, 3, 4, 4])],
+        vec![conv],
+        vec![weight],
+    )
+}
+
+#[test]
+fn joined_rows_come_back_in_order_however_they_were_cut_and_padded() {
+    let graph = graph(&convolution());
+    assert!(graph.batched() && !graph.any_shape());
+    let (rows, row) = (RUN_ROWS_MAX + 5, 32);
+    let input = ramp(rows * row);
+    let all = graph.run(&[of_f32s("x", vec![rows, 2, 4, 4], &input)]).unwrap();
+    assert_eq!(all[0].shape, [rows, 3, 4, 4]);
+    for at in [0, 1, 6, RUN_ROWS_MAX - 1, RUN_ROWS_MAX, rows - 1] {
+        let alone = graph
+            .run(&[of_f32s("x", vec![1, 2, 4, 4], &input[at * row..(at + 1) * row])])
+            .unwrap();
+        let together = &floats(&all[0])[at * 48..(at + 1) * 48];
+        for (a, b) in floats(&alone[0]).iter().zip(together) {
+            assert!((a - b).abs() < 1e-5, "row {at}: {a} {b}");
+        }
+    }
+}
+
+#[test]
+fn a_graph_without_convolutions_runs_every_shape_with_one_plan() {
+    let weight = values::of_floats("w", vec![4, 3], &ramp(12));
+    let file = model(
+        &[("x", &[-1, -1, 4])],
+        &[("y", &[-1, -1, 3])],
+        vec![node("MatMul", &["x", "w"], "y")],
+        vec![weight],
+    );
+    let graph = graph(&file);
+    assert!(graph.any_shape());
+    for (rows, seq) in [(1, 1), (2, 7), (40, 3)] {
+        let out = graph
+            .run(&[of_f32s("x", vec![rows, seq, 4], &ramp(rows * seq * 4))])
+            .unwrap();
+        assert_eq!(out[0].shape, [rows, seq, 3]);
+    }
+}
+
+#[test]
+fn a_model_fixed_to_one_row_answers_many_rows_one_by_one() {
+    let file = model(
+        &[("x", &[1, 3])],
+        &[("y", &[1, 3])],
+        vec![node("Relu", &["x"], "y")],
+        vec![],
+    );
+    let graph = graph(&file);
+    assert!(!graph.batched());
+    let out = graph
+        .run(&[of_f32s("x", vec![2, 3], &[-1., 2., 3., 4., -5., 6.])])
+        .unwrap();
+    assert_eq!(floats(&out[0]), [0., 2., 3., 4., 0., 6.]);
+}
+
+#[test]
+fn shapes_that_an_exporter_noted_for_its_own_batch_do_not_matter() {
+    let nodes = vec![node("Relu", &["x"], "h"), node("Neg", &["h"], "y")];
+    let mut proto = model_proto(&[("x", &[-1, 3])], &[("y", &[-1, 3])], nodes, vec![]);
+    proto
+        .graph
+        .as_mut()
+        .unwrap()
+        .value_info
+        .push(info(&("h", &[1, 3]), OnnxType::Float));
+    let out = graph(&onnx::encode(&proto))
+        .run(&[of_f32s("x", vec![2, 3], &[-1., 2., 3., 4., -5., 6.])])
+        .unwrap();
+    assert_eq!(floats(&out[0]), [0., -2., -3., -4., 0., -6.]);
+}
+
+#[test]
+fn an_index_outside_a_table_is_an_error_and_not_the_end_of_the_process() {
+    let table = values::of_floats("table", vec![4, 2], &ramp(8));
+    let mut proto = model_proto(
+        &[],
+        &[("y", &[-1, 2])],
+        vec![node("Gather", &["table", "ids"], "y")],
+        vec![table],
+    );
+    proto
+        .graph
+        .as_mut()
+        .unwrap()
+        .input
+        .push(info(&("ids", &[-1]), OnnxType::Int64));
+    let graph = graph(&onnx::encode(&proto));
+    let ids = |id: i64| crate::tensor::of_i64s("ids", vec![1], &[id]);
+    assert_eq!(floats(&graph.run(&[ids(1)]).unwrap()[0]), ramp(8)[2..4]);
+    for id in [4, i64::MAX, i64::MIN, -5] {
+        assert!(matches!(graph.run(&[ids(id)]), Err(RunError::Engine { .. })), "{id}");
+    }
+}
+
+#[test]
+fn a_file_that_blows_up_when_run_is_refused_by_its_inferred_shapes() {
+    let nodes = vec![node("Mul", &["x", "a"], "c"), node("Mul", &["c", "b"], "y")];
+    let (a, b) = (
+        values::of_floats("a", vec![1 << 17, 1], &ramp(1 << 17)),
+        values::of_floats("b", vec![1, 1 << 20], &ramp(1 << 20)),
+    );
+    let file = model(&[("x", &[1, 1])], &[("y", &[1 << 17, 1 << 20])], nodes, vec![a, b]);
+    let tried = Graph::new(onnx::decode(&file).unwrap()).map(|graph| graph.try_zeros().unwrap_err().to_string());
+    let text = tried.unwrap_or_else(|e| e.to_string());
+    assert!(text.contains("the-mul"), "{text}");
+}
+
+#[test]
+fn plans_are_bounded_and_the_least_recently_used_goes_first() {
+    let mut kept = VecDeque::new();
+    for size in 1..=PLANS_MAX {
+        slot_for(&mut kept, &vec![vec![size]]);
+    }
+    slot_for(&mut kept, &vec![vec![1]]);
+    slot_for(&mut kept, &vec![vec![99]]);
+    assert_eq!(kept.len(), PLANS_MAX);
+    let keys: Vec<_> = kept.iter().map(|(shapes, _)| shapes[0][0]).collect();
+    assert!(keys.contains(&1) && !keys.contains(&2), "{keys:?}");
+}
+
+#[test]
+fn weights_stored_as_int8_are_expanded_per_channel() {
+    let mut dequantize = node("DequantizeLinear", &["q", "s", "z"], "w");
+    dequantize = crate::testing::with_int(dequantize, "axis", 1);
+    let codes = values::of_bytes("q", vec![2, 2], &[1, 2, 3, -4]);
+    let scales = values::of_floats("s", vec![2], &[0.5, 2.0]);
+    let zeros = values::of_bytes("z", vec![2], &[0, 1]);
+    let nodes = vec![dequantize, node("MatMul", &["x", "w"], "y")];
+    let mut proto = model_proto(
+        &[("x", &[-1, 2])],
+        &[("y", &[-1, 2])],
+        nodes,
+        vec![codes, scales, zeros, int64s("unused", &[1], &[1])],
+    );
+    onnx::expand_weights(proto.graph.as_mut().unwrap());
+    let graph = proto.graph.as_ref().unwrap();
+    assert_eq!((graph.node.len(), graph.initializer.len()), (1, 1));
+    assert_eq!(values::floats(&graph.initializer[0]).unwrap(), [0.5, 2.0, 1.5, -10.0]);
+}

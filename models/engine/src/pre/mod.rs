@@ -1,0 +1,183 @@
+//! From what people have (text, a picture, a file) to the tensors that a graph takes.
+//!
+//! Each step reads tensors by name and adds those it makes. What a request can get wrong is an error with the input's name;
+//! nothing here panics on any bytes.
+
+mod file_ends;
+mod image;
+mod tokenize;
+
+use std::collections::BTreeMap;
+
+use proto::manifest::PreStep;
+use proto::oip::Tensor;
+
+pub use self::file_ends::file_ends;
+pub use self::image::{ImageError, Pixels, pixels};
+pub use self::tokenize::{SEQUENCE_BUCKET, Tokens};
+
+use crate::{LoadError, PackageFiles, RunError, tensor};
+
+/// A step with its files read and its figures checked.
+pub(crate) enum Step {
+    Tokenize {
+        from: String,
+        tokens: Box<Tokens>,
+        ids: String,
+        mask: Option<String>,
+        types: Option<String>,
+    },
+    Image {
+        from: String,
+        to: String,
+        pixels: Pixels,
+    },
+    FileEnds {
+        from: String,
+        to: String,
+        begin: usize,
+        end: usize,
+        block: usize,
+        padding: i32,
+    },
+}
+
+impl Step {
+    /// Reads what the step needs. `wrong` gives an error its signature's name.
+    pub(crate) fn new(
+        step: &PreStep,
+        files: &PackageFiles,
+        multiple: usize,
+        wrong: &impl Fn(String) -> LoadError,
+    ) -> Result<Self, LoadError> {
+        let size = |value: u32| usize::try_from(value).map_err(|e| wrong(e.to_string()));
+        Ok(match step {
+            PreStep::Tokenize {
+                from,
+                tokenizer,
+                tokens_max,
+                ids,
+                mask,
+                types,
+            } => {
+                let file = files.read_step_file(tokenizer)?;
+                let tokens = Tokens::new(&file, size(*tokens_max)?, multiple)
+                    .map_err(|why| wrong(format!("`{tokenizer}`: {why}")))?;
+                let (from, ids, mask, types) = (from.clone(), ids.clone(), mask.clone(), types.clone());
+                Self::Tokenize {
+                    from,
+                    tokens: Box::new(tokens),
+                    ids,
+                    mask,
+                    types,
+                }
+            }
+            PreStep::Image {
+                from,
+                to,
+                width,
+                height,
+                resize_shorter,
+                scale,
+                mean,
+                std,
+                channels_first,
+                bgr,
+            } => {
+                let pixels = Pixels {
+                    width: *width,
+                    height: *height,
+                    resize_shorter: *resize_shorter,
+                    scale: *scale,
+                    mean: *mean,
+                    std: *std,
+                    channels_first: *channels_first,
+                    bgr: *bgr,
+                };
+                pixels.check().map_err(wrong)?;
+                Self::Image {
+                    from: from.clone(),
+                    to: to.clone(),
+                    pixels,
+                }
+            }
+            PreStep::FileEnds {
+                from,
+                to,
+                begin,
+                end,
+                block,
+                padding,
+            } => {
+                let (begin, end, block) = (size(*begin)?, size(*end)?, size(*block)?);
+                if begin + end == 0 || begin.max(end) > block || block > (1 << 20) {
+                    return Err(wrong(format!(
+                        "file ends of {begin} and {end} bytes do not fit a block of {block}"
+                    )));
+                }
+                Self::FileEnds {
+                    from: from.clone(),
+                    to: to.clone(),
+                    begin,
+                    end,
+                    block,
+                    padding: *padding,
+                }
+            }
+        })
+    }
+
+    /// Adds the step's tensors.
+    pub(crate) fn run(&self, tensors: &mut BTreeMap<String, Tensor>) -> Result<(), RunError> {
+        let (Self::Tokenize { from, .. } | Self::Image { from, .. } | Self::FileEnds { from, .. }) = self;
+        let input = tensors.get(from).ok_or_else(|| RunError::input(from, "is missing"))?;
+        let wrong = |why: String| RunError::input(from, why);
+        let rows = tensor::byte_strings(input).map_err(wrong)?;
+        if rows.is_empty() {
+            return Err(wrong("has no rows".to_owned()));
+        }
+        let mut made = Vec::new();
+        match self {
+            Self::Tokenize {
+                tokens,
+                ids,
+                mask,
+                types,
+                ..
+            } => {
+                let encoded = tokens.encode(&rows).map_err(wrong)?;
+                let shape = vec![rows.len(), encoded.length];
+                made.push(tensor::of_i64s(ids, shape.clone(), &encoded.ids));
+                made.extend(
+                    mask.as_ref()
+                        .map(|name| tensor::of_i64s(name, shape.clone(), &encoded.mask)),
+                );
+                made.extend(types.as_ref().map(|name| tensor::of_i64s(name, shape, &encoded.types)));
+            }
+            Self::Image { to, pixels: how, .. } => {
+                let mut values = Vec::new();
+                for (row, picture) in rows.iter().enumerate() {
+                    let one = pixels(picture, how).map_err(|e| wrong(format!("row {row}: {e}")))?;
+                    values.extend(one);
+                }
+                made.push(tensor::of_f32s(to, how.shape(rows.len()), &values));
+            }
+            Self::FileEnds {
+                to,
+                begin,
+                end,
+                block,
+                padding,
+                ..
+            } => {
+                let values: Vec<i32> = rows
+                    .iter()
+                    .flat_map(|file| file_ends(file, *begin, *end, *block, *padding))
+                    .collect();
+                made.push(tensor::of_i32s(to, vec![rows.len(), begin + end], &values));
+            }
+        }
+        tensors.extend(made.into_iter().map(|t| (t.name.clone(), t)));
+        Ok(())
+    }
+}

@@ -1,0 +1,231 @@
+//! Between the tensors of requests and those of the engine: same elements, same order, little-endian.
+
+use proto::manifest::DataType;
+use proto::oip;
+use tract_onnx::prelude::{DatumType, Tensor};
+
+#[cfg(target_endian = "big")]
+compile_error!("request tensors are little-endian and are handed to the engine as they are");
+
+/// The engine's name of a request's element type; `None` for byte strings, which no graph takes.
+pub(crate) const fn datum_of(datatype: DataType) -> Option<DatumType> {
+    Some(match datatype {
+        DataType::Bool => DatumType::Bool,
+        DataType::Uint8 => DatumType::U8,
+        DataType::Uint16 => DatumType::U16,
+        DataType::Uint32 => DatumType::U32,
+        DataType::Uint64 => DatumType::U64,
+        DataType::Int8 => DatumType::I8,
+        DataType::Int16 => DatumType::I16,
+        DataType::Int32 => DatumType::I32,
+        DataType::Int64 => DatumType::I64,
+        DataType::Fp16 => DatumType::F16,
+        DataType::Fp32 => DatumType::F32,
+        DataType::Fp64 => DatumType::F64,
+        DataType::Bytes => return None,
+    })
+}
+
+fn datatype_of(datum: DatumType) -> Option<DataType> {
+    Some(match datum.unquantized() {
+        DatumType::Bool => DataType::Bool,
+        DatumType::U8 => DataType::Uint8,
+        DatumType::U16 => DataType::Uint16,
+        DatumType::U32 => DataType::Uint32,
+        DatumType::U64 => DataType::Uint64,
+        DatumType::I8 => DataType::Int8,
+        DatumType::I16 => DataType::Int16,
+        DatumType::I32 => DataType::Int32,
+        DatumType::I64 | DatumType::TDim => DataType::Int64,
+        DatumType::F16 => DataType::Fp16,
+        DatumType::F32 => DataType::Fp32,
+        DatumType::F64 => DataType::Fp64,
+        _ => return None,
+    })
+}
+
+/// Elements in a tensor of this shape; `None` when they cannot be counted.
+pub(crate) fn elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |count, &dim| count.checked_mul(dim))
+}
+
+/// Copies a request's tensor for the engine. The caller has checked type and length.
+pub(crate) fn to_engine(tensor: &oip::Tensor) -> Result<Tensor, String> {
+    let datum = datum_of(tensor.datatype)
+        .ok_or_else(|| format!("`{}` holds byte strings, which no graph takes", tensor.name))?;
+    let mut out = Tensor::zero_dt(datum, &tensor.shape).map_err(|e| e.to_string())?;
+    let bytes = out.as_bytes_mut();
+    if bytes.len() != tensor.data.len() {
+        return Err(format!(
+            "`{}` holds {} bytes, its shape needs {}",
+            tensor.name,
+            tensor.data.len(),
+            bytes.len()
+        ));
+    }
+    if datum == DatumType::Bool {
+        // A `bool` other than 0 or 1 is undefined behaviour, so every other value is made true.
+        bytes
+            .iter_mut()
+            .zip(&tensor.data)
+            .for_each(|(to, from)| *to = u8::from(*from != 0));
+    } else {
+        bytes.copy_from_slice(&tensor.data);
+    }
+    Ok(out)
+}
+
+/// Copies the engine's tensor for an answer.
+pub(crate) fn from_engine(name: &str, tensor: Tensor) -> Result<oip::Tensor, String> {
+    let datatype = datatype_of(tensor.datum_type()).ok_or_else(|| {
+        format!(
+            "output `{name}` has the type {:?}, which answers cannot carry",
+            tensor.datum_type()
+        )
+    })?;
+    let shape = tensor.shape().to_vec();
+    let plain = if tensor.datum_type() == DatumType::TDim {
+        tensor.cast_to::<i64>().map_err(|e| e.to_string())?.into_owned()
+    } else {
+        tensor
+    };
+    Ok(oip::Tensor {
+        name: name.to_owned(),
+        datatype,
+        shape,
+        data: plain.as_bytes().to_vec(),
+    })
+}
+
+/// Rows `start..end` of a tensor, followed by copies of the last one up to `rows`.
+pub(crate) fn rows_padded(tensor: &oip::Tensor, start: usize, end: usize, rows: usize) -> oip::Tensor {
+    let row_bytes = tensor.data.len() / tensor.shape[0].max(1);
+    let mut data = Vec::with_capacity(rows * row_bytes);
+    data.extend_from_slice(&tensor.data[start * row_bytes..end * row_bytes]);
+    for _ in end - start..rows {
+        data.extend_from_slice(&tensor.data[(end - 1) * row_bytes..end * row_bytes]);
+    }
+    let mut shape = tensor.shape.clone();
+    shape[0] = rows;
+    oip::Tensor {
+        name: tensor.name.clone(),
+        datatype: tensor.datatype,
+        shape,
+        data,
+    }
+}
+
+/// The first row of a tensor, `times` times; a tensor without rows as it is.
+pub(crate) fn first_row_times(tensor: &oip::Tensor, times: usize) -> oip::Tensor {
+    let Some(&rows @ 1..) = tensor.shape.first() else {
+        return tensor.clone();
+    };
+    if tensor.datatype != DataType::Bytes {
+        return rows_padded(tensor, 0, 1, times);
+    }
+    let row: Vec<&[u8]> = byte_strings(tensor)
+        .map(|all| all[..all.len() / rows].to_vec())
+        .unwrap_or_default();
+    let mut shape = tensor.shape.clone();
+    shape[0] = times;
+    of_byte_strings(&tensor.name, shape, (0..times).flat_map(|_| row.iter().copied()))
+}
+
+/// Drops all rows behind the first `rows`.
+pub(crate) fn cut_rows(tensor: &mut oip::Tensor, rows: usize) {
+    let row_bytes = tensor.data.len() / tensor.shape[0].max(1);
+    tensor.data.truncate(rows * row_bytes);
+    tensor.shape[0] = rows;
+}
+
+/// The elements of an FP32 tensor.
+pub(crate) fn f32s(tensor: &oip::Tensor) -> Option<Vec<f32>> {
+    let exact = elements(&tensor.shape)?.checked_mul(4)? == tensor.data.len();
+    (tensor.datatype == DataType::Fp32 && exact).then(|| {
+        tensor
+            .data
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect()
+    })
+}
+
+/// An FP32 tensor of these elements.
+pub(crate) fn of_f32s(name: &str, shape: Vec<usize>, values: &[f32]) -> oip::Tensor {
+    let data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    oip::Tensor {
+        name: name.to_owned(),
+        datatype: DataType::Fp32,
+        shape,
+        data,
+    }
+}
+
+/// An INT64 tensor of these elements.
+pub(crate) fn of_i64s(name: &str, shape: Vec<usize>, values: &[i64]) -> oip::Tensor {
+    let data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    oip::Tensor {
+        name: name.to_owned(),
+        datatype: DataType::Int64,
+        shape,
+        data,
+    }
+}
+
+/// An INT32 tensor of these elements.
+pub(crate) fn of_i32s(name: &str, shape: Vec<usize>, values: &[i32]) -> oip::Tensor {
+    let data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    oip::Tensor {
+        name: name.to_owned(),
+        datatype: DataType::Int32,
+        shape,
+        data,
+    }
+}
+
+/// The elements of a BYTES tensor: each has its length, 4 bytes little-endian, in front.
+pub(crate) fn byte_strings(tensor: &oip::Tensor) -> Result<Vec<&[u8]>, String> {
+    let want = elements(&tensor.shape).ok_or("has a shape that cannot be counted")?;
+    let mut rest = tensor.data.as_slice();
+    let mut strings = Vec::with_capacity(want.min(tensor.data.len() / 4));
+    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+        let length =
+            usize::try_from(u32::from_le_bytes(*length)).map_err(|_| "has an element too long for this machine")?;
+        let string = tail.get(..length).ok_or("ends inside an element")?;
+        strings.push(string);
+        rest = &tail[length..];
+    }
+    if !rest.is_empty() || strings.len() != want {
+        return Err(format!("holds {} byte strings, its shape needs {want}", strings.len()));
+    }
+    Ok(strings)
+}
+
+/// A BYTES tensor of these elements.
+pub(crate) fn of_byte_strings<'a>(
+    name: &str,
+    shape: Vec<usize>,
+    strings: impl Iterator<Item = &'a [u8]>,
+) -> oip::Tensor {
+    let mut data = Vec::new();
+    for string in strings {
+        let length = u32::try_from(string.len()).unwrap_or(u32::MAX);
+        data.extend_from_slice(&length.to_le_bytes());
+        data.extend(string.iter().take(usize::try_from(length).unwrap_or(usize::MAX)));
+    }
+    oip::Tensor {
+        name: name.to_owned(),
+        datatype: DataType::Bytes,
+        shape,
+        data,
+    }
+}
+
+/// Joins tensors of one name along axis 0.
+pub(crate) fn join_rows(parts: Vec<oip::Tensor>) -> Option<oip::Tensor> {
+    parts.into_iter().reduce(|mut all, part| {
+        all.shape[0] += part.shape[0];
+        all.data.extend_from_slice(&part.data);
+        all
+    })
+}
