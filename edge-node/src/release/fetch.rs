@@ -154,6 +154,7 @@ struct Job<'a> {
 impl Fetcher {
     /// Returns when every file is on disk and hashed, or when trying on makes no sense. Dropping the future keeps what
     /// came so far.
+    #[tracing::instrument(name = "release.fetch", skip_all, fields(release = %target.release))]
     pub(super) async fn fetch(
         &self,
         target: &Target,

@@ -8,6 +8,7 @@
 //! owns it all. What was not hashed is never loaded; what serves stays until the next one is warm.
 
 mod fetch;
+mod loader;
 pub mod machine;
 mod package;
 mod progress;
@@ -27,6 +28,7 @@ use runtime::lifecycle::Lifecycle;
 use tokio::sync::{mpsc, watch};
 
 pub use fetch::FetchError;
+pub use loader::EngineLoader;
 pub use package::{Loader, Package};
 pub use progress::Progress;
 pub use status::{ModelStatus, Status};

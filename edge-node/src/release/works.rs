@@ -142,6 +142,7 @@ impl Works {
     }
 
     /// The blocking part, in the order in which it becomes more trusting.
+    #[tracing::instrument(name = "release.warm", skip_all, fields(release = %target.release))]
     fn prepare(&self, target: &Target, manifest: &Arc<Manifest>, golden: Golden) -> Outcome {
         let Some(variant) = manifest.variant(&target.variant) else {
             return Outcome::Failed(format!("the manifest has no variant `{}`", target.variant));

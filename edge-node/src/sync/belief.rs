@@ -121,6 +121,7 @@ impl Belief {
     ///
     /// # Errors
     /// [`OfferError`]; then nothing has changed.
+    #[tracing::instrument(name = "sync.offer", skip_all)]
     pub fn offer(&self, signed: &Signed, proof: &[[u8; 32]], now: UnixMs) -> Result<(), OfferError> {
         let mut inner = self.lock();
         let forked = inner.orders.borrow().forked;

@@ -40,7 +40,11 @@ impl Listener {
                 () = drain.cancelled() => None,
             };
             let Some(note) = note else { return };
-            compare(&self.belief, self.link.current().as_ref(), note).await;
+            let link = self.link.current();
+            tokio::select! {
+                () = compare(&self.belief, link.as_ref(), note) => {}
+                () = drain.cancelled() => return,
+            }
             let forked = self.belief.orders().borrow().forked;
             self.instruments.forked.set(i64::from(forked));
         }

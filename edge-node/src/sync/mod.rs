@@ -109,6 +109,9 @@ pub fn start(parts: Parts<'_>, lifecycle: &Lifecycle) -> Result<(), StartError> 
     let seed = seed_of(&node.to_string());
     let link = Link::new(control_plane, Arc::clone(&identity));
     instruments.forked.set(i64::from(belief.orders().borrow().forked));
+    instruments
+        .seq
+        .set(i64::try_from(belief.position().0).unwrap_or(i64::MAX));
     let fetcher = Fetcher {
         link: link.clone(),
         shelf,

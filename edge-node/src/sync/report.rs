@@ -47,8 +47,8 @@ impl Reporter {
         let drain = self.lifecycle.drain().clone();
         let mut link = self.link.changes();
         loop {
-            self.report().await;
-            let waited = async {
+            let round = async {
+                self.report().await;
                 tokio::time::sleep(PAUSE).await;
                 tokio::select! {
                     _ = self.status.changed() => {}
@@ -57,7 +57,7 @@ impl Reporter {
                 }
             };
             tokio::select! {
-                () = waited => {}
+                () = round => {}
                 () = drain.cancelled() => return,
             }
         }

@@ -472,3 +472,35 @@ async fn a_model_that_the_state_names_no_more_is_served_no_more() {
         .await;
     node.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_no_operator_signed_is_not_even_fetched_for() {
+    let fleet = Fleet::new();
+    let manifest = fleet.publish("m@1", &weights(1, 9_000));
+    fleet.plane.lock().unwrap().forge(&manifest);
+    fleet.order("m@1", manifest, 1);
+    let node = fleet.node();
+    let report = fleet
+        .report(|r| r.models.iter().any(|m| matches!(m.stage, Stage::Refused(_))))
+        .await;
+    let Stage::Refused(why) = &report.models[0].stage else {
+        panic!("{report:?}")
+    };
+    assert!(why.contains("0 valid signatures"), "{why}");
+    assert_eq!(fleet.sent(), 0);
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_stops_at_once_though_its_control_plane_is_dead() {
+    let fleet = Fleet::new();
+    let manifest = fleet.publish("m@1", &weights(1, 9_000));
+    fleet.order("m@1", manifest, 1);
+    let node = fleet.node();
+    node.serves("m@1").await;
+    fleet.kill().await;
+    assert_eq!(
+        node.lifecycle.stop_naming(Duration::from_secs(3)).await,
+        Vec::<&str>::new()
+    );
+}
