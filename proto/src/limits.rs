@@ -42,6 +42,8 @@ pub const INFER_BODY_BYTES_MAX: usize = 32 << 20;
 pub const INFER_JSON_BYTES_MAX: usize = 16 << 20;
 /// How much of a request body a router keeps so that it can be sent once more to another node.
 pub const REPLAY_BODY_BYTES_MAX: usize = 4 << 20;
+/// What all requests of one router together keep for that.
+pub const REPLAY_BYTES_TOTAL_MAX: usize = 256 << 20;
 /// A name of a model, tenant, region, node or boundary, bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 /// A table of client prefixes, bytes of text.
@@ -115,3 +117,4 @@ const _: () = assert!(MANIFEST_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(PLAN_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(INFER_JSON_BYTES_MAX <= INFER_BODY_BYTES_MAX);
 const _: () = assert!(REPLAY_BODY_BYTES_MAX <= INFER_BODY_BYTES_MAX);
+const _: () = assert!(REPLAY_BODY_BYTES_MAX <= REPLAY_BYTES_TOTAL_MAX);

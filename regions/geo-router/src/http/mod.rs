@@ -1,0 +1,23 @@
+//! The HTTPS front: finds out who asks and from where, takes the decision, and carries it out.
+//!
+//! ```text
+//!   request -> door: route, key -> tenant, address -> place -> steering -> proxy    stream to the node and back
+//!                 | 401, 404, 400                                 | 451 503   redirect 307, explain, or an error
+//! ```
+//! It authenticates nobody: a key only says which boundary holds, and the node checks it again. Bodies stream and are
+//! never looked into, logged or kept beyond what a replay needs.
+
+mod client_address;
+mod door;
+mod front;
+mod headers;
+mod proxy;
+mod reply;
+mod status;
+
+mod replay;
+
+pub use front::Front;
+pub(crate) use front::first_request;
+pub use proxy::Proxy;
+pub use replay::Budget;
