@@ -3,6 +3,12 @@
 use crate::limits::LOG_ENTRY_BYTES_MAX;
 use crate::merkle::{Hash, node_hash};
 
+mod edge;
+mod walk;
+
+pub use edge::{Edge, Finished};
+pub use walk::{WalkError, walk};
+
 /// Hashes in a full tile, and entries in a full bundle.
 pub const WIDTH: u64 = 256;
 /// Tree levels that one tile spans.

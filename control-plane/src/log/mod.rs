@@ -1,319 +1,279 @@
-//! The release log on disk: C2SP tlog-tiles as plain files, so that it can be served, copied and checked with any tool.
+//! The release log on disk: C2SP tlog-tiles in plain files, so that any web server serves it and any stock tool reads it.
 //!
 //! ```text
-//!   append:  entry bundle -> hash tiles -> checkpoint          each: temporary file, fsync, rename, fsync of the folder
+//!   checkpoint                     signed; renamed into place last: it alone says what belongs to the log
+//!   tile/entries/000.p/42          the entries themselves, 256 a bundle
+//!   tile/0/000.p/42  tile/1/..     their hashes
+//!   lock                           held by the one process that may append
 //! ```
-//! The checkpoint alone says what the log holds. What a cut append left beyond it is overwritten by the next and never
-//! read, so a kill at any byte leaves the log as it was before or as it is after. Opening reads all of it: a log whose
-//! entries or tiles do not match its signed checkpoint is not started.
+//! One append: entry bundles, then hash tiles, then the checkpoint, each on disk before the next is begun. A kill at any
+//! moment leaves the old checkpoint with files beyond it, which nothing reads and the next append overwrites, or the
+//! new one with all it needs.
+//!
+//! Invariant: a checkpoint that was handed out once stays a prefix of every later one. So a log whose files do not fit its
+//! checkpoint is not opened, and a log that failed to write takes no more until it has been opened and checked again.
 
+use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use proto::merkle::{self, Hash};
+use models::durable;
+use proto::limits::LOG_ENTRY_BYTES_MAX;
+use proto::merkle;
 use proto::note::{NoteError, Signer};
-use proto::tile::{self, TileError, WIDTH};
+use proto::tile::{self, Edge, WIDTH, WalkError, walk};
 
-mod file;
-#[cfg(test)]
-mod tests;
+mod read;
 
-use file::{read, write_durably};
+const CHECKPOINT: &str = "checkpoint";
 
-/// Why the log cannot be opened, read or written.
+/// Why the log cannot be opened, read or appended to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
-    /// The disk failed.
-    #[error("{action} {path}")]
+    /// The disk refuses.
+    #[error("{path}: cannot be read or written")]
     Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which file.
+        /// Which file or folder.
         path: PathBuf,
-        /// Why not.
+        /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
-    /// The checkpoint is not one that this log signed.
-    #[error("{path}: restore the log from a copy, or use the key that signed it")]
+    /// Another process has it open.
+    #[error("{dir} is in use by another process: two writers would fork the log")]
+    InUse {
+        /// The log's folder.
+        dir: PathBuf,
+    },
+    /// Entries, but no checkpoint: somebody has removed it. Starting anew would fork the log.
+    #[error("{dir} holds entries but no checkpoint: restore the folder from a copy; an empty folder begins a new log")]
+    NoCheckpoint {
+        /// The log's folder.
+        dir: PathBuf,
+    },
+    /// The checkpoint is not signed by this log's key.
+    #[error("{path} is not a checkpoint of this log: restore it, or the log's key, from a copy")]
     Checkpoint {
-        /// The file.
+        /// The checkpoint's file.
         path: PathBuf,
         /// Why.
         #[source]
         source: NoteError,
     },
-    /// A tile or bundle is damaged.
-    #[error("{path} is damaged: restore the log from a copy")]
-    Tile {
-        /// The file.
-        path: PathBuf,
-        /// How.
+    /// The files are not what the checkpoint signs.
+    #[error(
+        "{dir} does not fit its checkpoint and is not opened: restore it from a copy (`fleet log export` makes one)"
+    )]
+    Unsound {
+        /// The log's folder.
+        dir: PathBuf,
+        /// Which file, and how.
         #[source]
-        source: TileError,
+        source: Box<WalkError<io::Error>>,
     },
-    /// Files and checkpoint tell different histories.
-    #[error("{path} does not match the signed checkpoint of {size} entries: restore the log from a copy")]
-    Mismatch {
-        /// The file.
-        path: PathBuf,
-        /// Entries by the checkpoint.
-        size: u64,
+    /// An entry that no reader would take.
+    #[error("an entry of {bytes} bytes, allowed is {LOG_ENTRY_BYTES_MAX}")]
+    TooLong {
+        /// Found.
+        bytes: usize,
     },
-    /// An entry is longer than an entry may be.
-    #[error("append: {0}")]
-    Entry(TileError),
-    /// Asked for what the log does not hold.
-    #[error("entry or tree size {asked}: the log holds {size} entries")]
+    /// An earlier write failed, and how much of it is on disk is not known.
+    #[error("the log takes no more entries since a write failed: restart, and it is checked anew")]
+    Stopped,
+    /// No such entry or tree size.
+    #[error("{asked} is beyond the log, which has {size} entries")]
     Beyond {
-        /// Asked for.
+        /// Index or size asked for.
         asked: u64,
-        /// Held.
+        /// Entries there are.
         size: u64,
+    },
+    /// A file is damaged that was sound when the log was opened.
+    #[error("{path} is damaged: stop, check with `fleet log verify`, restore it from a copy")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
     },
 }
 
-/// An append-only log in one folder. One process opens it at a time.
+/// An open log. Its calls block: they go to the disk.
 #[derive(Debug)]
 pub struct Log {
     dir: PathBuf,
     signer: Signer,
-    /// Hashes by tile level; level 0 are the leaves.
-    levels: Vec<Vec<Hash>>,
-    /// Entries of the last bundle, while it is not full.
+    edge: Edge,
+    /// The entries of the last bundle, while it is not full.
     tail: Vec<Vec<u8>>,
     checkpoint: String,
+    stopped: bool,
+    /// Released when the process ends, however it ends.
+    _lock: File,
 }
 
 impl Log {
-    /// Opens the log in `dir`, or begins an empty one there. Reads and checks all of it: about 1 s for a million entries.
+    /// Opens the log in `dir` and checks all of it, or begins one where there is nothing.
     ///
     /// # Errors
-    /// [`LogError`]: not readable, not signed by `signer`, or damaged.
+    /// [`LogError`]; nothing on disk is changed then.
     pub fn open(dir: &Path, signer: Signer) -> Result<Self, LogError> {
-        let io = |action, path: &Path| {
-            let path = path.to_owned();
-            move |source| LogError::Io { action, path, source }
+        fs::create_dir_all(dir).map_err(io_error(dir))?;
+        let lock = lock(dir)?;
+        let path = dir.join(CHECKPOINT);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => begin(dir, &signer)?,
+            Err(source) => return Err(LogError::Io { path, source }),
         };
-        std::fs::create_dir_all(dir).map_err(io("make", dir))?;
-        let mut log = Self {
+        let opened = signer.verifier().open_checkpoint(&text);
+        let known = opened.map_err(|source| LogError::Checkpoint { path, source })?;
+        let tail_from = known.size - known.size % WIDTH;
+        let mut tail = Vec::new();
+        let entry = |index: u64, bytes: &[u8]| {
+            if index >= tail_from {
+                tail.push(bytes.to_vec());
+            }
+            Ok(())
+        };
+        let walked = walk(&known, |path| fs::read(dir.join(path)), entry);
+        let (edge, _) = walked.map_err(|source| LogError::Unsound {
+            dir: dir.to_owned(),
+            source: Box::new(source),
+        })?;
+        Ok(Self {
             dir: dir.to_owned(),
             signer,
-            levels: vec![Vec::new()],
-            tail: Vec::new(),
-            checkpoint: String::new(),
-        };
-        let path = dir.join("checkpoint");
-        if !path.try_exists().map_err(io("look for", &path))? {
-            log.checkpoint = log.signer.sign_checkpoint(0, &merkle::root_of(&[]));
-            write_durably(&path, log.checkpoint.as_bytes())?;
-            return Ok(log);
-        }
-        let text = String::from_utf8_lossy(&read(&path)?).into_owned();
-        let checkpoint = log.signer.verifier().open_checkpoint(&text);
-        let checkpoint = checkpoint.map_err(|source| LogError::Checkpoint {
-            path: path.clone(),
-            source,
-        })?;
-        log.checkpoint = text;
-        log.load(checkpoint.size)?;
-        if log.root(checkpoint.size)? != checkpoint.root {
-            return Err(LogError::Mismatch {
-                path,
-                size: checkpoint.size,
-            });
-        }
-        Ok(log)
+            edge,
+            tail,
+            checkpoint: text,
+            stopped: false,
+            _lock: lock,
+        })
     }
 
-    fn load(&mut self, size: u64) -> Result<(), LogError> {
-        for name in tile::entry_paths(size) {
-            let path = self.dir.join(name);
-            let bundle = read(&path)?;
-            let entries = tile::read_entries(&bundle).map_err(|source| LogError::Tile {
-                path: path.clone(),
-                source,
-            })?;
-            let expected = (size - self.size()).min(WIDTH);
-            if u64::try_from(entries.len()) != Ok(expected) {
-                return Err(LogError::Mismatch { path, size });
-            }
-            entries
-                .iter()
-                .for_each(|entry| self.push_hash(0, merkle::leaf_hash(entry)));
-            self.tail = if expected < WIDTH {
-                entries.iter().map(|e| e.to_vec()).collect()
-            } else {
-                Vec::new()
-            };
-        }
-        for (level, index, width) in tile::hash_tiles(size) {
-            let path = self.dir.join(tile::hash_path(level, index, width));
-            if read(&path)? != tile::write_hashes(self.tile(level, index, width)) {
-                return Err(LogError::Mismatch { path, size });
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds a hash at a tile level, and its parent where that completes a tile.
-    fn push_hash(&mut self, level: usize, hash: Hash) {
-        if self.levels.len() == level {
-            self.levels.push(Vec::new());
-        }
-        self.levels[level].push(hash);
-        let full = usize::try_from(WIDTH).expect("256 is a usize");
-        if self.levels[level].len().is_multiple_of(full) {
-            let from = self.levels[level].len() - full;
-            let parent = tile::subtree(&self.levels[level][from..]);
-            self.push_hash(level + 1, parent);
-        }
-    }
-
-    fn tile(&self, level: u32, index: u64, width: u64) -> &[Hash] {
-        let place = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        let hashes = &self.levels[place(u64::from(level))];
-        &hashes[place(index * WIDTH)..place(index * WIDTH + width)]
-    }
-
-    /// Number of entries.
+    /// Entries in the log.
     #[must_use]
     pub fn size(&self) -> u64 {
-        u64::try_from(self.levels[0].len()).unwrap_or(u64::MAX)
+        self.edge.size()
     }
-    /// The signed checkpoint, C2SP signed-note text.
+
+    /// The newest checkpoint, signed-note text.
     #[must_use]
     pub fn checkpoint(&self) -> &str {
         &self.checkpoint
     }
 
-    /// Appends `leaves`. When it returns they are on disk under a signed checkpoint.
+    /// Appends all of `leaves` or none; when it returns, they and the checkpoint that holds them survive a power cut.
     ///
     /// # Errors
-    /// [`LogError::Entry`] before anything is written; [`LogError::Io`] after which the log is as it was: nothing was
-    /// appended as far as the checkpoint says, and the next append writes over what was left.
+    /// [`LogError::TooLong`] with nothing changed; [`LogError::Io`], after which the log is [`LogError::Stopped`].
     pub fn append(&mut self, leaves: &[Vec<u8>]) -> Result<(), LogError> {
+        if self.stopped {
+            return Err(LogError::Stopped);
+        }
+        if let Some(long) = leaves.iter().find(|leaf| leaf.len() > LOG_ENTRY_BYTES_MAX) {
+            return Err(LogError::TooLong { bytes: long.len() });
+        }
         if leaves.is_empty() {
             return Ok(());
         }
+        self.stopped = true;
+        self.write(leaves)?;
+        self.stopped = false;
+        Ok(())
+    }
+
+    fn write(&mut self, leaves: &[Vec<u8>]) -> Result<(), LogError> {
+        let (mut edge, mut tail) = (self.edge.clone(), self.tail.clone());
+        let (mut bundles, mut tiles) = (Vec::new(), Vec::new());
         for leaf in leaves {
-            tile::write_entries([leaf.as_slice()]).map_err(LogError::Entry)?;
-        }
-        let before = (self.levels.clone(), self.tail.clone(), self.size());
-        match self.try_append(leaves) {
-            Ok(checkpoint) => {
-                self.checkpoint = checkpoint;
-                self.drop_partials(before.2);
-                Ok(())
-            }
-            Err(e) => {
-                (self.levels, self.tail) = (before.0, before.1);
-                Err(e)
+            tail.push(leaf.clone());
+            edge.push(merkle::leaf_hash(leaf), &mut |tile| tiles.push((tile.path, tile.bytes)));
+            if edge.size().is_multiple_of(WIDTH) {
+                bundles.push((tile::entry_path(edge.size() / WIDTH - 1, WIDTH), bundle(&tail)));
+                tail.clear();
             }
         }
-    }
-
-    fn try_append(&mut self, leaves: &[Vec<u8>]) -> Result<String, LogError> {
-        let old = self.size();
-        for leaf in leaves {
-            self.tail.push(leaf.clone());
-            self.push_hash(0, merkle::leaf_hash(leaf));
-            if self.size().is_multiple_of(WIDTH) {
-                self.write_bundle(self.size() / WIDTH - 1, WIDTH)?;
-                self.tail.clear();
-            }
+        if !tail.is_empty() {
+            bundles.push((
+                tile::entry_path(edge.size() / WIDTH, edge.size() % WIDTH),
+                bundle(&tail),
+            ));
         }
-        let size = self.size();
-        if !size.is_multiple_of(WIDTH) {
-            self.write_bundle(size / WIDTH, size % WIDTH)?;
+        // A higher tile that got no new hash is on disk already: writing it again would be harmless, but is an fsync.
+        let old: Vec<String> = self.edge.unfinished().map(|tile| tile.path).collect();
+        tiles.extend(
+            edge.unfinished()
+                .filter(|tile| !old.contains(&tile.path))
+                .map(|tile| (tile.path, tile.bytes)),
+        );
+        for (path, bytes) in bundles.iter().chain(&tiles) {
+            put(&self.dir, path, bytes)?;
         }
-        for (level, index, width) in tile::hash_tiles(size) {
-            let known = old >> (tile::HEIGHT * level);
-            if index * WIDTH + width > known {
-                let bytes = tile::write_hashes(self.tile(level, index, width));
-                write_durably(&self.dir.join(tile::hash_path(level, index, width)), &bytes)?;
-            }
+        let checkpoint = self.signer.sign_checkpoint(edge.size(), &edge.root());
+        put(&self.dir, CHECKPOINT, checkpoint.as_bytes())?;
+        let finished = self.edge.size() / WIDTH..edge.size() / WIDTH;
+        (self.edge, self.tail, self.checkpoint) = (edge, tail, checkpoint);
+        finished.for_each(|bundle| self.tidy(bundle));
+        Ok(())
+    }
+
+    /// Removes the partial forms of the tiles before `finished`, which has just become full. Those of `finished` itself stay
+    /// for readers who hold a checkpoint from a moment ago. C2SP tlog-tiles, "Partial tiles", allows that.
+    fn tidy(&self, finished: u64) {
+        let Some(before) = finished.checked_sub(1) else { return };
+        for full in [tile::entry_path(before, WIDTH), tile::hash_path(0, before, WIDTH)] {
+            // What cannot be removed now costs some disk and harms nobody.
+            let _ = fs::remove_dir_all(self.dir.join(format!("{full}.p")));
         }
-        let checkpoint = self.signer.sign_checkpoint(size, &self.root(size)?);
-        write_durably(&self.dir.join("checkpoint"), checkpoint.as_bytes())?;
-        Ok(checkpoint)
-    }
-
-    fn write_bundle(&self, index: u64, width: u64) -> Result<(), LogError> {
-        let bundle = tile::write_entries(self.tail.iter().map(Vec::as_slice)).map_err(LogError::Entry)?;
-        write_durably(&self.dir.join(tile::entry_path(index, width)), &bundle)
-    }
-
-    /// Partial files of bundles and tiles that are full by now: the specification lets them go.
-    fn drop_partials(&self, old: u64) {
-        for (level, index, width) in tile::hash_tiles(self.size()) {
-            if width == WIDTH && index * WIDTH + width > old >> (tile::HEIGHT * level) {
-                let full = tile::hash_path(level, index, WIDTH);
-                std::fs::remove_dir_all(self.dir.join(format!("{full}.p"))).ok(); // what stays costs room only
-            }
-        }
-        for index in old / WIDTH..self.size() / WIDTH {
-            let full = tile::entry_path(index, WIDTH);
-            std::fs::remove_dir_all(self.dir.join(format!("{full}.p"))).ok();
-        }
-    }
-
-    /// The bytes of entry `index`, from 0.
-    ///
-    /// # Errors
-    /// [`LogError::Beyond`], or the disk failed.
-    pub fn entry(&self, index: u64) -> Result<Vec<u8>, LogError> {
-        let size = self.size();
-        if index >= size {
-            return Err(LogError::Beyond { asked: index, size });
-        }
-        let bundle = index / WIDTH;
-        let path = self
-            .dir
-            .join(tile::entry_path(bundle, (size - bundle * WIDTH).min(WIDTH)));
-        let bytes = read(&path)?;
-        let entries = tile::read_entries(&bytes).map_err(|source| LogError::Tile {
-            path: path.clone(),
-            source,
-        })?;
-        let place = usize::try_from(index % WIDTH).unwrap_or(usize::MAX);
-        entries
-            .get(place)
-            .map(|e| e.to_vec())
-            .ok_or(LogError::Mismatch { path, size })
-    }
-
-    /// Root of the tree over the first `size` entries.
-    ///
-    /// # Errors
-    /// [`LogError::Beyond`].
-    pub fn root(&self, size: u64) -> Result<Hash, LogError> {
-        self.within(size)?;
-        merkle::range_hash(0, size, &|level, index| Ok(self.subtree(level, index)))
-    }
-
-    /// Proof that the tree of `to` entries extends the one of `from`.
-    ///
-    /// # Errors
-    /// [`LogError::Beyond`].
-    pub fn consistency(&self, from: u64, to: u64) -> Result<Vec<Hash>, LogError> {
-        self.within(from.max(to))?;
-        merkle::consistency_proof(from, to, &|level, index| Ok(self.subtree(level, index)))
-    }
-
-    fn within(&self, asked: u64) -> Result<(), LogError> {
-        let size = self.size();
-        if asked > size {
-            Err(LogError::Beyond { asked, size })
-        } else {
-            Ok(())
-        }
-    }
-
-    fn subtree(&self, level: u32, index: u64) -> Hash {
-        let (tile_level, tile_index, range) = tile::locate(level, index);
-        let from = usize::try_from(tile_index * WIDTH).unwrap_or(usize::MAX);
-        let hashes = &self.levels[usize::try_from(tile_level).unwrap_or(usize::MAX)];
-        tile::subtree(&hashes[from + range.start..from + range.end])
     }
 }
+
+fn bundle(entries: &[Vec<u8>]) -> Vec<u8> {
+    tile::write_entries(entries.iter().map(Vec::as_slice)).expect("entries were measured when they came in")
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> LogError + use<> {
+    let path = path.to_owned();
+    |source| LogError::Io { path, source }
+}
+
+fn lock(dir: &Path) -> Result<File, LogError> {
+    let path = dir.join("lock");
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(io_error(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LogError::InUse { dir: dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(LogError::Io { path, source }),
+    }
+}
+
+/// Signs the empty log, unless there are entries without a checkpoint.
+fn begin(dir: &Path, signer: &Signer) -> Result<String, LogError> {
+    if dir.join("tile").exists() {
+        return Err(LogError::NoCheckpoint { dir: dir.to_owned() });
+    }
+    let checkpoint = signer.sign_checkpoint(0, &Edge::default().root());
+    put(dir, CHECKPOINT, checkpoint.as_bytes())?;
+    durable::sync_folder(dir).map_err(io_error(dir))?;
+    Ok(checkpoint)
+}
+
+/// Makes `bytes` durable under `dir/path`, new folders included.
+fn put(dir: &Path, path: &str, bytes: &[u8]) -> Result<(), LogError> {
+    let path = dir.join(path);
+    let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|folder| !folder.exists()).collect();
+    for folder in missing.into_iter().rev() {
+        fs::create_dir(folder)
+            .and_then(|()| durable::sync_folder(folder))
+            .map_err(io_error(folder))?;
+    }
+    durable::write(&path, bytes).map_err(io_error(&path))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,133 +1,275 @@
-use super::*;
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use proptest::prelude::*;
+use proto::merkle::{leaf_hash, root_of, verify_consistency};
+
+use super::*;
 
 fn signer() -> Signer {
-    Signer::new("test.meridian/log", [3; 32]).unwrap()
+    Signer::new("dev.meridian/log", [3; 32]).unwrap()
 }
-
-fn leaf(i: u64) -> Vec<u8> {
-    format!("{{\"entry\":{i}}}").into_bytes()
+fn open(dir: &Path) -> Result<Log, LogError> {
+    Log::open(dir, signer())
 }
-
-fn leaves(range: std::ops::Range<u64>) -> Vec<Vec<u8>> {
-    range.map(leaf).collect()
+fn leaves(name: &str, range: std::ops::Range<u64>) -> Vec<Vec<u8>> {
+    range.map(|i| format!("{name} {i}").into_bytes()).collect()
 }
-
-/// Every file of a folder with its bytes.
-fn snapshot(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    let mut folders = vec![dir.to_owned()];
+fn root(leaves: &[Vec<u8>]) -> merkle::Hash {
+    root_of(&leaves.iter().map(|leaf| leaf_hash(leaf)).collect::<Vec<_>>())
+}
+/// Every file of the log but its lock, by path below `dir`.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let (mut found, mut folders) = (BTreeMap::new(), vec![dir.to_owned()]);
     while let Some(folder) = folders.pop() {
-        for item in std::fs::read_dir(folder).unwrap() {
+        for item in fs::read_dir(folder).unwrap() {
             let path = item.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else {
-                files.insert(
-                    path.strip_prefix(dir).unwrap().to_owned(),
-                    std::fs::read(&path).unwrap(),
-                );
+            } else if !path.ends_with("lock") {
+                found.insert(path.strip_prefix(dir).unwrap().to_owned(), fs::read(&path).unwrap());
             }
         }
     }
-    files
+    found
 }
-
-fn restore(dir: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
+fn lay(dir: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
     for (path, bytes) in files {
-        let path = dir.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, bytes).unwrap();
+        fs::create_dir_all(dir.join(path).parent().unwrap()).unwrap();
+        fs::write(dir.join(path), bytes).unwrap();
     }
+}
+/// The log holds exactly `expected`, by every way of reading it.
+fn holds(log: &Log, expected: &[Vec<u8>]) {
+    let size = u64::try_from(expected.len()).unwrap();
+    let checkpoint = signer().verifier().open_checkpoint(log.checkpoint()).unwrap();
+    assert_eq!(
+        (log.size(), checkpoint.size, checkpoint.root),
+        (size, size, root(expected))
+    );
+    assert_eq!(log.entries(0).map(Result::unwrap).collect::<Vec<_>>(), expected);
 }
 
 #[test]
-fn what_was_appended_is_there_after_reopening_in_any_batching() {
+fn what_was_appended_is_there_after_every_reopening() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = Log::open(dir.path(), signer()).unwrap();
-    for (from, to) in [(0, 1), (1, 2), (2, 255), (255, 256), (256, 700), (700, 701)] {
-        log.append(&leaves(from..to)).unwrap();
-        let again = Log::open(dir.path(), signer()).unwrap();
-        assert_eq!((again.size(), again.checkpoint()), (to, log.checkpoint()));
+    let mut all = Vec::new();
+    for batch in [0, 1, 3, 250, 2, 300, 1, 255, 512] {
+        let mut log = open(dir.path()).unwrap();
+        holds(&log, &all);
+        let from = log.size();
+        let new = leaves("a", from..from + batch);
+        log.append(&new).unwrap();
+        all.extend(new);
+        holds(&log, &all);
     }
-    assert_eq!(log.entry(0).unwrap(), leaf(0));
-    assert_eq!(log.entry(700).unwrap(), leaf(700));
-    assert!(matches!(log.entry(701), Err(LogError::Beyond { .. })));
-    let hashes: Vec<Hash> = leaves(0..701).iter().map(|l| merkle::leaf_hash(l)).collect();
-    assert_eq!(log.root(701).unwrap(), merkle::root_of(&hashes));
-    for old in [0, 1, 255, 256, 257, 512, 700] {
-        let proof = log.consistency(old, 701).unwrap();
-        let old_root = log.root(old).unwrap();
-        assert!(
-            merkle::verify_consistency(old, &old_root, 701, &log.root(701).unwrap(), &proof),
-            "{old}"
-        );
-    }
+    let log = open(dir.path()).unwrap();
+    assert_eq!(log.entry(700).unwrap(), all[700]);
+    assert!(matches!(log.entry(log.size()), Err(LogError::Beyond { .. })));
 }
 
-/// Goal: an append that is cut at any file leaves a log that opens as before or as after. Method: from the files before
-/// and after, build every state in which only some of the new files are there, the checkpoint last.
 #[test]
-fn an_append_cut_at_any_file_leaves_the_log_as_before_and_the_next_append_works() {
-    for (size, more) in [(3, 2), (255, 1), (250, 20), (0, 300)] {
+fn every_earlier_size_has_its_root_and_a_proof_that_it_is_a_prefix() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path()).unwrap();
+    let all = leaves("a", 0..600);
+    log.append(&all).unwrap();
+    for from in [0, 1, 2, 255, 256, 257, 300, 511, 512, 599, 600] {
+        for to in [from, 513.max(from), 600] {
+            let roots = [from, to].map(|size| log.root(size).unwrap());
+            assert_eq!(roots[0], root(&all[..usize::try_from(from).unwrap()]));
+            let proof = log.consistency(from, to).unwrap();
+            assert!(
+                verify_consistency(from, &roots[0], to, &roots[1], &proof),
+                "{from} to {to}"
+            );
+        }
+    }
+    assert!(matches!(log.consistency(1, 601), Err(LogError::Beyond { .. })));
+}
+
+/// Goal: a crash at any moment of an append leaves the old log or the new one, and appending goes on from there.
+/// Method: an append writes its files one by one, so each crash leaves the first k of them, and possibly a torn
+/// temporary file. Every k is laid out and opened; then other leaves are appended than those that were lost.
+#[test]
+fn a_crash_at_any_write_leaves_the_old_log_or_the_new_one() {
+    for (before, batch) in [(0, 1), (5, 3), (254, 2), (255, 1), (250, 300), (256, 1), (511, 2)] {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = Log::open(dir.path(), signer()).unwrap();
-        log.append(&leaves(0..size)).unwrap();
-        let before = snapshot(dir.path());
-        log.append(&leaves(size..size + more)).unwrap();
-        let after = snapshot(dir.path());
-        let fresh: Vec<&PathBuf> = after.keys().filter(|p| before.get(*p) != after.get(*p)).collect();
-        for cut in 0..fresh.len() {
-            let copy = tempfile::tempdir().unwrap();
-            restore(copy.path(), &before);
-            let some = fresh.iter().filter(|p| p.as_os_str() != "checkpoint").take(cut);
-            restore(copy.path(), &some.map(|p| ((*p).clone(), after[*p].clone())).collect());
-            // The next file was cut in the middle of its writing.
-            std::fs::write(copy.path().join("checkpoint.new"), b"half a checkp").unwrap();
-            let mut log = Log::open(copy.path(), signer()).unwrap();
-            assert_eq!(log.size(), size);
-            log.append(&[b"another".to_vec()]).unwrap();
-            let again = Log::open(copy.path(), signer()).unwrap();
-            assert_eq!(again.entry(size).unwrap(), b"another");
+        let mut log = open(dir.path()).unwrap();
+        let (old, lost, other) = (
+            leaves("a", 0..before),
+            leaves("lost", 0..batch),
+            leaves("b", 0..batch + 4),
+        );
+        log.append(&old).unwrap();
+        let at_first = files(dir.path());
+        log.append(&lost).unwrap();
+        let at_last = files(dir.path());
+        let is_new = |path: &PathBuf| at_first.get(path) != at_last.get(path);
+        let mut written: Vec<PathBuf> = at_last.keys().filter(|p| is_new(p)).cloned().collect();
+        // Bundles first, then tiles, the checkpoint last.
+        written.sort_by_key(|p| (p.ends_with(CHECKPOINT), !p.starts_with("tile/entries"), p.clone()));
+        for done in 0..=written.len() {
+            let crashed = tempfile::tempdir().unwrap();
+            let mut left = at_first.clone();
+            left.extend(written[..done].iter().map(|p| (p.clone(), at_last[p].clone())));
+            if let Some(torn) = written.get(done) {
+                let half = at_last[torn][..at_last[torn].len() / 2].to_vec();
+                left.insert(torn.with_file_name("torn.1-2.tmp"), half);
+            }
+            lay(crashed.path(), &left);
+            let mut log = open(crashed.path()).unwrap();
+            let mut expected = old.clone();
+            if done == written.len() {
+                expected.extend(lost.clone());
+            }
+            holds(&log, &expected);
+            log.append(&other).unwrap();
+            expected.extend(other.clone());
+            holds(&log, &expected);
+            drop(log);
+            holds(&open(crashed.path()).unwrap(), &expected);
         }
     }
 }
 
+/// Goal: nothing damaged is served as the log. Method: every file of a log is cut, flipped and removed in turn.
 #[test]
-fn a_flipped_byte_in_any_file_keeps_the_log_from_starting() {
+fn a_log_that_does_not_fit_its_checkpoint_is_not_opened() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = Log::open(dir.path(), signer()).unwrap();
-    log.append(&leaves(0..300)).unwrap();
-    let size = log.size();
-    let good = snapshot(dir.path());
-    let used = tile::entry_paths(size)
-        .into_iter()
-        .chain(tile::hash_paths(size))
-        .chain(["checkpoint".to_owned()]);
-    for path in used {
-        let mut bad = good[Path::new(&path)].clone();
-        let middle = bad.len() / 2;
-        bad[middle] ^= 1;
-        std::fs::write(dir.path().join(&path), &bad).unwrap();
-        assert!(Log::open(dir.path(), signer()).is_err(), "{path}");
-        std::fs::write(dir.path().join(&path), &good[Path::new(&path)]).unwrap();
+    open(dir.path()).unwrap().append(&leaves("a", 0..300)).unwrap();
+    let sound = files(dir.path());
+    for path in sound.keys() {
+        let bytes = &sound[path];
+        let mut flipped = bytes.clone();
+        flipped[bytes.len() / 2] ^= 4;
+        for damaged in [Some(flipped), Some(bytes[..bytes.len() - 1].to_vec()), None] {
+            match damaged {
+                Some(damaged) => fs::write(dir.path().join(path), damaged).unwrap(),
+                None => fs::remove_file(dir.path().join(path)).unwrap(),
+            }
+            assert!(open(dir.path()).is_err(), "{}", path.display());
+            fs::write(dir.path().join(path), bytes).unwrap();
+        }
     }
-    assert!(Log::open(dir.path(), signer()).is_ok());
+    holds(&open(dir.path()).unwrap(), &leaves("a", 0..300));
 }
 
 #[test]
-fn another_key_does_not_open_the_log() {
+fn a_log_without_its_checkpoint_is_not_begun_anew() {
     let dir = tempfile::tempdir().unwrap();
-    Log::open(dir.path(), signer()).unwrap().append(&leaves(0..2)).unwrap();
-    let other = Signer::new("test.meridian/log", [4; 32]).unwrap();
+    open(dir.path()).unwrap().append(&leaves("a", 0..1)).unwrap();
+    fs::remove_file(dir.path().join(CHECKPOINT)).unwrap();
+    assert!(matches!(open(dir.path()), Err(LogError::NoCheckpoint { .. })));
+}
+
+#[test]
+fn a_log_of_another_key_is_not_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()).unwrap());
+    let other = Signer::new("dev.meridian/log", [4; 32]).unwrap();
     assert!(matches!(Log::open(dir.path(), other), Err(LogError::Checkpoint { .. })));
 }
 
 #[test]
-fn an_entry_over_the_bound_is_refused_and_nothing_is_written() {
+fn two_processes_cannot_append_to_one_log() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = Log::open(dir.path(), signer()).unwrap();
-    let before = snapshot(dir.path());
-    assert!(matches!(log.append(&[vec![b'x'; 1025]]), Err(LogError::Entry(_))));
-    assert_eq!(snapshot(dir.path()), before);
+    let _first = open(dir.path()).unwrap();
+    assert!(matches!(open(dir.path()), Err(LogError::InUse { .. })));
+}
+
+#[test]
+fn a_batch_with_one_entry_too_long_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path()).unwrap();
+    let batch = [b"good".to_vec(), vec![b'x'; LOG_ENTRY_BYTES_MAX + 1]];
+    assert!(matches!(log.append(&batch), Err(LogError::TooLong { .. })));
+    holds(&log, &[]);
+    log.append(&batch[..1]).unwrap();
+    holds(&log, &batch[..1]);
+}
+
+#[test]
+fn a_log_that_failed_to_write_takes_no_more_until_it_is_checked_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path()).unwrap();
+    log.append(&leaves("a", 0..1)).unwrap();
+    // A folder where the next checkpoint's bundle has to go.
+    fs::create_dir_all(dir.path().join("tile/entries/000.p/2/full")).unwrap();
+    assert!(matches!(log.append(&leaves("a", 1..2)), Err(LogError::Io { .. })));
+    assert!(matches!(log.append(&leaves("a", 1..2)), Err(LogError::Stopped)));
+    drop(log);
+    fs::remove_dir_all(dir.path().join("tile/entries/000.p/2")).unwrap();
+    let mut log = open(dir.path()).unwrap();
+    log.append(&leaves("a", 1..2)).unwrap();
+    holds(&log, &leaves("a", 0..2));
+}
+
+#[test]
+fn partial_tiles_go_away_once_readers_have_had_time_to_see_the_full_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path()).unwrap();
+    for i in 0..60 {
+        log.append(&leaves("a", i * 10..i * 10 + 10)).unwrap();
+    }
+    let partial = |index: u64| {
+        dir.path()
+            .join(format!("{}.p", tile::entry_path(index, WIDTH)))
+            .exists()
+    };
+    assert_eq!([0, 1, 2].map(partial), [false, true, true]);
+    holds(&log, &leaves("a", 0..600));
+}
+
+/// The child of the test below: appends for ever and says how many entries it was told are safe.
+#[test]
+#[ignore = "only as the child of `a_killed_writer_loses_nothing_that_it_had_acknowledged`"]
+fn child_that_appends() {
+    let dir = PathBuf::from(std::env::var_os("LOG_TEST_DIR").unwrap());
+    let mut log = open(&dir).unwrap();
+    loop {
+        let from = log.size();
+        log.append(&leaves("k", from..from + 1 + from % 7)).unwrap();
+        eprintln!("size {}", log.size());
+    }
+}
+
+#[test]
+fn a_killed_writer_loses_nothing_that_it_had_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut acknowledged = 0;
+    for round in 0..12_usize {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "log::tests::child_that_appends", "--ignored", "--nocapture"])
+            .env("LOG_TEST_DIR", dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut sizes = lines.filter_map(|line| line.strip_prefix("size ").and_then(|n| n.parse::<u64>().ok()));
+        acknowledged = sizes.nth(round * 2).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        acknowledged = sizes.last().unwrap_or(acknowledged);
+        let log = open(dir.path()).unwrap();
+        assert!(log.size() >= acknowledged);
+        holds(&log, &leaves("k", 0..log.size()));
+    }
+    assert!(acknowledged > 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn batches_of_any_size_give_the_same_log(batches in prop::collection::vec(0..120_u64, 1..8)) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = open(dir.path()).unwrap();
+        for batch in batches {
+            let from = log.size();
+            log.append(&leaves("a", from..from + batch)).unwrap();
+        }
+        holds(&log, &leaves("a", 0..log.size()));
+    }
 }

@@ -79,7 +79,7 @@ impl Life {
             trust: fixture::trust(),
             serving: life.serving.clone(),
             gossip: heard,
-            loader: Arc::clone(&life.loader) as Arc<dyn Loader>,
+            loader: life.loader.clone(),
             instruments: life.instruments.clone(),
         };
         start(parts, &life.lifecycle).unwrap();

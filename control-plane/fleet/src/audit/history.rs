@@ -1,0 +1,106 @@
+//! A copy of the log that has been checked from its first entry to its signed root.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use proto::entry::{Fleet, Leaf};
+use proto::ids::UnixMs;
+use proto::merkle::{self, Hash};
+use proto::note::{Checkpoint, open_checkpoint};
+use proto::tile::walk;
+
+use super::{AuditError, Fault, moment, read_text};
+
+/// All that a sound log says. Holding one proves that every check has passed.
+pub(super) struct History {
+    pub(super) note: String,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) fleet: Fleet,
+    pub(super) leaves: Vec<Hash>,
+    entries: Vec<Vec<u8>>,
+    pub(super) kinds: BTreeMap<&'static str, u64>,
+    /// When the first and the last entry were written.
+    pub(super) span: Option<(UnixMs, UnixMs)>,
+    pub(super) tiles: u64,
+}
+
+impl History {
+    /// Reads and checks the log in `folder`, signed by `vkey`.
+    pub(super) fn read(folder: &Path, vkey: &str) -> Result<Self, AuditError> {
+        let note = read_text(&folder.join("checkpoint"))?;
+        let opened = open_checkpoint(&note, vkey);
+        let checkpoint = opened.map_err(|source| AuditError::Checkpoint { which: "log's", source })?;
+        let (mut fleet, mut leaves, mut entries) = (Fleet::default(), Vec::new(), Vec::new());
+        let mut kinds = BTreeMap::new();
+        let mut span: Option<(UnixMs, UnixMs)> = None;
+        let entry = |_, bytes: &[u8]| {
+            let (Leaf { time, .. }, _) = Leaf::decode(bytes)?;
+            if let Some((_, before)) = span
+                && time < before
+            {
+                return Err(Fault::Time {
+                    time: moment::write(time),
+                    before: moment::write(before),
+                });
+            }
+            *kinds.entry(fleet.apply(bytes)?.kind()).or_default() += 1;
+            span = Some((span.map_or(time, |(first, _)| first), time));
+            leaves.push(merkle::leaf_hash(bytes));
+            entries.push(bytes.to_vec());
+            Ok(())
+        };
+        let read = |path: &str| std::fs::read(folder.join(path)).map_err(Fault::from);
+        let (_, tiles) = walk(&checkpoint, read, entry).map_err(|e| AuditError::Unsound(Box::new(e)))?;
+        Ok(Self {
+            note,
+            checkpoint,
+            fleet,
+            leaves,
+            entries,
+            kinds,
+            span,
+            tiles,
+        })
+    }
+
+    /// Whether the log extends `earlier`, a checkpoint that somebody kept.
+    pub(super) fn extends(&self, earlier: &Checkpoint) -> Result<(), AuditError> {
+        let (size, known) = (self.checkpoint.size, earlier.size);
+        let first = usize::try_from(known).ok().and_then(|n| self.leaves.get(..n));
+        match first {
+            Some(first) if merkle::root_of(first) == earlier.root => Ok(()),
+            Some(_) => Err(AuditError::Forked { size: known }),
+            None => Err(AuditError::Shorter { size, earlier: known }),
+        }
+    }
+
+    /// The text of entry `index`; the fold has proven that it is JSON.
+    pub(super) fn entry(&self, index: u64) -> String {
+        let bytes = usize::try_from(index).ok().and_then(|i| self.entries.get(i));
+        bytes
+            .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// That entry `index` stands under the checkpoint, as C2SP `tlog-proof`: anybody can check it with the entry's bytes
+    /// and the log's key.
+    pub(super) fn proof(&self, index: u64) -> String {
+        use base64::Engine as _;
+        use base64::engine::general_purpose::STANDARD;
+        let subtree = |level: u32, at: u64| -> Result<Hash, std::convert::Infallible> {
+            let place = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+            Ok(merkle::root_of(
+                &self.leaves[place(at << level)..place((at + 1) << level)],
+            ))
+        };
+        let Ok(hashes) = merkle::inclusion_proof(index, self.checkpoint.size, &subtree);
+        let mut text = format!("c2sp.org/tlog-proof@v1\nindex {index}\n");
+        for hash in hashes {
+            text.push_str(&STANDARD.encode(hash));
+            text.push('\n');
+        }
+        text.push('\n');
+        text.push_str(&self.note);
+        text
+    }
+}

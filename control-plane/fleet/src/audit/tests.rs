@@ -1,0 +1,347 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::{Signer as _, SigningKey};
+use proto::entry::{Body, CONTROL_PLANE, Fleet, Leaf, command_message};
+use proto::ids::{ContentHash, ModelName, NodeId, RegionId, UnixMs};
+use proto::merkle::{leaf_hash, verify_inclusion};
+use proto::note::{Signer, Verifier};
+use proto::signed::{Operator, PublicKey};
+use proto::tile::{Edge, entry_path, write_entries};
+
+use super::*;
+
+const NINE: UnixMs = 1_794_646_800_000; // 2026-11-14T09:00:00Z
+
+fn alice() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+fn signer() -> Signer {
+    Signer::new("dev.meridian/log", [3; 32]).unwrap()
+}
+fn vkey() -> String {
+    signer().vkey()
+}
+
+/// A log in memory, written out by its definition.
+#[derive(Default, Clone)]
+struct Story {
+    fleet: Fleet,
+    leaves: Vec<Vec<u8>>,
+}
+
+impl Story {
+    fn leaf(&self, time: UnixMs, body: &Body) -> Vec<u8> {
+        let text = body.to_json();
+        let message = command_message(&"dev".parse().unwrap(), self.fleet.epoch, &text);
+        let own = body.is_control_plane();
+        let sig = (!own).then(|| STANDARD.encode(alice().sign(&message).to_bytes()));
+        let by = if own { CONTROL_PLANE } else { "alice" }.parse().unwrap();
+        let body = serde_json::value::RawValue::from_string(text).unwrap();
+        Leaf { time, by, sig, body }.encode().unwrap()
+    }
+    fn say(&mut self, time: UnixMs, body: &Body) {
+        let leaf = self.leaf(time, body);
+        self.fleet.apply(&leaf).unwrap();
+        self.leaves.push(leaf);
+    }
+    /// minilm@1 at nine and minilm@2 at ten in eu-fra; 300 tenants before, so that the log has more than one bundle.
+    fn of_two_releases() -> Self {
+        let mut story = Self::default();
+        let operators = vec![Operator {
+            name: "alice".parse().unwrap(),
+            key: PublicKey::of(&alice()),
+        }];
+        story.say(
+            NINE - 9000,
+            &Body::FleetInit {
+                fleet: "dev".parse().unwrap(),
+                operators,
+                threshold: 1,
+            },
+        );
+        let (country, lat_e6, lon_e6) = ("DE".to_owned(), 50_110_000, 8_680_000);
+        story.say(
+            NINE - 8000,
+            &Body::RegionAdd {
+                region: region(),
+                country,
+                lat_e6,
+                lon_e6,
+            },
+        );
+        for i in 0..300_u32 {
+            let tenant = format!("tenant-{i}").parse().unwrap();
+            let (boundary, key_hash) = ("eea".parse().unwrap(), ContentHash::of(&i.to_le_bytes()));
+            story.say(
+                NINE - 7000,
+                &Body::TenantAdd {
+                    tenant,
+                    boundary,
+                    key_hash,
+                },
+            );
+        }
+        for (version, serial, time) in [("1", 1, NINE), ("2", 2, NINE + 3_600_000)] {
+            let (model, version) = (model(), version.parse().unwrap());
+            let (manifest, plan) = (ContentHash::of(&[serial]), ContentHash::of(&[serial, 0]));
+            let (serial, waves, reason) = (u64::from(serial), 1, "test".to_owned());
+            story.say(
+                time - 30,
+                &Body::Publish {
+                    model: model.clone(),
+                    version,
+                    manifest,
+                },
+            );
+            story.say(
+                time - 20,
+                &Body::Plan {
+                    plan,
+                    serial,
+                    model: model.clone(),
+                    version,
+                    manifest,
+                    waves,
+                    reason,
+                },
+            );
+            let regions = vec![region()];
+            story.say(
+                time - 10,
+                &Body::Step {
+                    plan,
+                    wave: 0,
+                    model: model.clone(),
+                    version,
+                    manifest,
+                    regions,
+                },
+            );
+            let nodes = vec!["eu-fra/n1".parse::<NodeId>().unwrap()];
+            story.say(
+                time,
+                &Body::Active {
+                    region: region(),
+                    model,
+                    version,
+                    manifest,
+                    nodes,
+                },
+            );
+        }
+        story
+    }
+    fn checkpoint(&self, size: usize) -> String {
+        let mut edge = Edge::default();
+        self.leaves[..size]
+            .iter()
+            .for_each(|leaf| edge.push(leaf_hash(leaf), &mut |_| {}));
+        signer().sign_checkpoint(edge.size(), &edge.root())
+    }
+    fn write(&self) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |path: &str, bytes: &[u8]| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        };
+        let mut edge = Edge::default();
+        for leaf in &self.leaves {
+            edge.push(leaf_hash(leaf), &mut |tile| put(&tile.path, &tile.bytes));
+        }
+        edge.unfinished().for_each(|tile| put(&tile.path, &tile.bytes));
+        for (index, bundle) in (0..).zip(self.leaves.chunks(256)) {
+            let path = entry_path(index, u64::try_from(bundle.len()).unwrap());
+            put(&path, &write_entries(bundle.iter().map(Vec::as_slice)).unwrap());
+        }
+        put(
+            "checkpoint",
+            signer().sign_checkpoint(edge.size(), &edge.root()).as_bytes(),
+        );
+        dir
+    }
+}
+
+fn region() -> RegionId {
+    "eu-fra".parse().unwrap()
+}
+fn model() -> ModelName {
+    "minilm".parse().unwrap()
+}
+fn chain(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(|e| format!(": {}", chain(e)));
+    format!("{error}{}", cause.unwrap_or_default())
+}
+
+#[test]
+fn a_sound_log_is_reported_with_what_was_checked() {
+    let story = Story::of_two_releases();
+    let dir = story.write();
+    let report = verify_log(dir.path(), &vkey(), Some(&story.checkpoint(257))).unwrap();
+    assert_eq!((report.size, report.tiles, report.extends), (310, 3, Some(257)));
+    assert_eq!((report.entries["tenant-add"], report.entries["active"]), (300, 2));
+    assert_eq!(report.last.as_deref(), Some("2026-11-14T10:00:00Z"));
+    assert!(
+        report
+            .to_string()
+            .contains("checkpoint signature, 310 entries and 3 tiles")
+    );
+}
+
+/// Goal: no byte of a log can change unseen. Method: one byte of every file, at several places, is changed in turn.
+#[test]
+fn one_flipped_byte_anywhere_is_found() {
+    let dir = Story::of_two_releases().write();
+    let mut files = vec![dir.path().join("checkpoint")];
+    let paths = proto::tile::entry_paths(310)
+        .into_iter()
+        .chain(proto::tile::hash_paths(310));
+    files.extend(paths.map(|path| dir.path().join(path)));
+    for file in files {
+        let sound = std::fs::read(&file).unwrap();
+        for part in 0..5 {
+            let mut flipped = sound.clone();
+            flipped[(sound.len() - 2) * part / 4] ^= 1;
+            std::fs::write(&file, flipped).unwrap();
+            assert!(
+                verify_log(dir.path(), &vkey(), None).is_err(),
+                "{} part {part}",
+                file.display()
+            );
+        }
+        std::fs::write(&file, sound).unwrap();
+    }
+    assert!(verify_log(dir.path(), &vkey(), None).is_ok());
+}
+
+#[test]
+fn a_log_that_the_stolen_key_signed_anew_is_caught_by_an_earlier_checkpoint() {
+    let story = Story::of_two_releases();
+    let mut other = Story {
+        leaves: story.leaves[..2].to_vec(),
+        ..Story::default()
+    };
+    for leaf in &other.leaves {
+        other.fleet.apply(leaf).unwrap();
+    }
+    let tenant = Body::TenantAdd {
+        tenant: "mallory".parse().unwrap(),
+        boundary: "eea".parse().unwrap(),
+        key_hash: ContentHash::of(b"m"),
+    };
+    other.say(NINE, &tenant);
+    let forked = other.write();
+    assert!(verify_log(forked.path(), &vkey(), Some(&story.checkpoint(2))).is_ok());
+    let caught = verify_log(forked.path(), &vkey(), Some(&story.checkpoint(3)));
+    assert!(matches!(caught, Err(AuditError::Forked { size: 3 })));
+    let short = verify_log(forked.path(), &vkey(), Some(&story.checkpoint(4)));
+    assert!(matches!(short, Err(AuditError::Shorter { size: 3, earlier: 4 })));
+}
+
+#[test]
+fn a_command_that_no_operator_signed_is_found_though_the_log_signed_it() {
+    let mut story = Story::of_two_releases();
+    let forged = String::from_utf8(story.leaf(
+        NINE + 9_000_000,
+        &Body::TenantRevoke {
+            tenant: "tenant-1".parse().unwrap(),
+        },
+    ));
+    story
+        .leaves
+        .push(forged.unwrap().replace("tenant-1", "tenant-2").into_bytes());
+    let found = verify_log(story.write().path(), &vkey(), None).unwrap_err();
+    assert!(chain(&found).contains("entry 310"), "{}", chain(&found));
+    assert!(
+        chain(&found).contains("the signature is not of this operator"),
+        "{}",
+        chain(&found)
+    );
+}
+
+#[test]
+fn an_entry_dated_before_the_one_in_front_of_it_is_found() {
+    let mut story = Story::of_two_releases();
+    story.say(
+        NINE,
+        &Body::TenantRevoke {
+            tenant: "tenant-1".parse().unwrap(),
+        },
+    );
+    let found = verify_log(story.write().path(), &vkey(), None).unwrap_err();
+    assert!(
+        chain(&found).contains("times in a log never go back"),
+        "{}",
+        chain(&found)
+    );
+}
+
+#[test]
+fn another_key_proves_nothing() {
+    let dir = Story::of_two_releases().write();
+    let other = Signer::new("dev.meridian/log", [4; 32]).unwrap().vkey();
+    assert!(matches!(
+        verify_log(dir.path(), &other, None),
+        Err(AuditError::Checkpoint { which: "log's", .. })
+    ));
+    assert!(matches!(
+        verify_log(std::path::Path::new("/nowhere"), &vkey(), None),
+        Err(AuditError::Read { .. })
+    ));
+}
+
+#[test]
+fn the_answer_for_a_moment_is_the_last_activation_up_to_it() {
+    let dir = Story::of_two_releases().write();
+    let at = |time: &str| model_at(dir.path(), &vkey(), &region(), time, &model()).unwrap();
+    let release = |time: &str| at(time).active.map(|a| (a.release.to_string(), a.manifest));
+    let first = Some(("minilm@1".to_owned(), ContentHash::of(&[1])));
+    assert_eq!(release("2026-11-14T08:59:59.999Z"), None);
+    assert_eq!(release("2026-11-14T09:00Z"), first);
+    assert_eq!(release("2026-11-14T10:59:59+01:00"), first);
+    assert_eq!(
+        release("2026-11-14T10:00:00Z"),
+        Some(("minilm@2".to_owned(), ContentHash::of(&[2])))
+    );
+    assert!(
+        at("2026-11-14T09:00Z")
+            .to_string()
+            .contains("since       2026-11-14T09:00:00Z, log entry 305")
+    );
+    assert!(at("2026-11-14T08:00Z").to_string().contains("none was active"));
+
+    let unknown = model_at(
+        dir.path(),
+        &vkey(),
+        &"us-iad".parse().unwrap(),
+        "2026-11-14T09:00Z",
+        &model(),
+    );
+    assert_eq!(
+        unknown.unwrap_err().to_string(),
+        "the log knows no region `us-iad`: it has `eu-fra`"
+    );
+    assert!(matches!(
+        model_at(dir.path(), &vkey(), &region(), "nine", &model()),
+        Err(AuditError::Moment { .. })
+    ));
+}
+
+/// Goal: the proof convinces somebody who has nothing but it, the entry's text and the log's key.
+#[test]
+fn the_proof_of_an_answer_stands_alone() {
+    let dir = Story::of_two_releases().write();
+    let answer = model_at(dir.path(), &vkey(), &region(), "2026-11-14T09:30Z", &model()).unwrap();
+    let active = answer.active.unwrap();
+    let (head, note) = active.proof.split_once("\n\n").unwrap();
+    let checkpoint = vkey().parse::<Verifier>().unwrap().open_checkpoint(note).unwrap();
+    let mut lines = head.lines();
+    assert_eq!(lines.next(), Some("c2sp.org/tlog-proof@v1"));
+    assert_eq!(lines.next(), Some("index 305"));
+    let hashes: Vec<[u8; 32]> = lines
+        .map(|line| STANDARD.decode(line).unwrap().try_into().unwrap())
+        .collect();
+    let leaf = leaf_hash(active.leaf.as_bytes());
+    assert!(verify_inclusion(&leaf, 305, checkpoint.size, &hashes, &checkpoint.root));
+    assert!(active.leaf.contains(&active.manifest.to_string()));
+}
