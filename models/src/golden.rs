@@ -15,6 +15,8 @@ use proto::oip::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+mod client;
+pub use client::AnswerError;
 mod compare;
 pub use compare::{Agreement, CompareError, Verdict, compare, judge};
 mod elements;

@@ -103,12 +103,14 @@ class Magika:
         table = b"name,value,unit\n" + b"".join(b"row%d,%d,ms\n" % (i, i * 7 % 100) for i in range(120))
         toml = b"[package]\nname = \"x\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\n[dependencies]\nserde = \"1\"\n" * 5
         sql = b"SELECT a.id, b.name FROM a JOIN b ON a.id = b.id WHERE b.name LIKE 'x%' ORDER BY a.id;\n" * 10
-        return [rust, python, page, table, photos(["chelsea.png"])[0][:6000], toml, sql]
+        shell = b"#!/bin/sh\nset -eu\nfor f in *.txt; do\n    echo \"$f\"\n    wc -l < \"$f\"\ndone\n" * 6
+        return [rust, python, page, table, shell, toml, sql]
 
     def features(self, files):
         """The first and last 1024 bytes, without white space at the ends of blocks of 4096; 256 where there is none."""
         rows = np.full((len(files), 2048), 256, np.int32)
         for row, file in zip(rows, files):
+            file = file.encode() if isinstance(file, str) else file
             head = file[:4096].lstrip()[:1024]
             tail = file[-4096:].rstrip()[-1024:]
             row[: len(head)] = list(head)
@@ -146,8 +148,9 @@ class MiniLm:
         return {name: np.array([getattr(r, field) for r in rows], np.int64) for name, field in columns.items()}
 
     def inputs(self):
-        ids = np.array([[101, 7592, 2088, 102, 0, 0], [101, 1996, 3712, 3404, 2987, 102]], np.int64)
-        tokens = {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64), "token_type_ids": ids * 0}
+        # No padding here: what the graph gives for padding is meaningless, and golden vectors compare every number.
+        ids = np.array([[101, 7592, 2088, 2003, 2307, 102], [101, 1996, 3712, 3404, 2987, 102]], np.int64)
+        tokens = {"input_ids": ids, "attention_mask": ids * 0 + 1, "token_type_ids": ids * 0}
         return [tokens, {"text": np.array(self.TEXTS, object)}, {"text": np.array(["short"], object)}]
 
     def answer(self, package, inputs):
@@ -207,7 +210,10 @@ MODELS = {
 
 def element(value):
     if isinstance(value, bytes):
-        return {"b64": base64.b64encode(value).decode()}
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return {"b64": base64.b64encode(value).decode()}
     if isinstance(value, np.floating):
         # The shortest decimal that reads back to the same 32 bits; whole numbers without their point.
         return int(value) if value == int(value) and abs(value) < 1e6 else float(str(value))

@@ -96,8 +96,8 @@ fn show(made: &Made) {
         let m = trial.measured;
         vec![
             trial.id.to_string(),
-            output::bytes(trial.bytes),
-            ratio(f32_bytes, trial.bytes),
+            if trial.bytes == 0 { dash() } else { output::bytes(trial.bytes) },
+            if trial.bytes == 0 { dash() } else { ratio(f32_bytes, trial.bytes) },
             m.map_or_else(dash, |m| format!("{:.5}", m.cosine_min)),
             m.map_or_else(dash, |m| format!("{:.1} %", m.top1_share * 100.0)),
             m.map_or_else(dash, |m| format!("{:.2e}", m.abs_max)),
@@ -130,7 +130,7 @@ fn milliseconds(us: u32) -> String {
 
 /// `3.9x`, rounded down.
 fn ratio(from: u64, to: u64) -> String {
-    let tenths = from * 10 / to.max(1);
+    let tenths = from * 10 / to;
     format!("{}.{}x", tenths / 10, tenths % 10)
 }
 

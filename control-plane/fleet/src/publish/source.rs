@@ -55,7 +55,7 @@ pub fn find(options: &cli::Publish) -> Result<Source> {
     let mut source = match path.extension().and_then(|e| e.to_str()) {
         Some("toml") => of_recipe(&Recipe::read(path)?)?,
         Some("onnx") => of_onnx(path, options)?,
-        _ if path.exists() => bail!("{} is neither an .onnx nor a .toml file", path.display()),
+        _ if path.is_file() => bail!("{} is neither an .onnx nor a .toml file", path.display()),
         _ => of_recipe(&zoo::read(&zoo::folder()?, &options.source)?)?,
     };
     if let Some(name) = &options.name {

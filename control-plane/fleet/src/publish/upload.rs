@@ -13,7 +13,7 @@ use proto::entry::Body;
 use proto::ids::{ContentHash, ModelName, ModelVersion, Release};
 use proto::limits::CHUNKS_PER_REQUEST_MAX;
 use proto::message::{Request, Response};
-use proto::signed::{Document as _, Signed};
+use proto::signed::Signed;
 
 use super::Made;
 use crate::client::Session;

@@ -8,7 +8,7 @@
 //! Only wheels are taken, so no code of a package runs. The conversion scripts are ours.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -215,7 +215,6 @@ fn run(command: &mut Command, what: &str, grows: Option<&Path>) -> Result<(), Fe
 
 /// What a person needs of a long error: its last four lines.
 fn last_lines(mut log: File) -> io::Result<String> {
-    use std::io::{Read, Seek};
     let mut text = Vec::new();
     log.rewind()?;
     log.take(1 << 20).read_to_end(&mut text)?;
@@ -242,7 +241,16 @@ fn settle(from: &Path, to: &Path) -> Result<(), FetchError> {
 pub(super) fn check(path: &Path, bytes: u64, sha256: &[u8; 32], next: &'static str) -> Result<(), FetchError> {
     let mut hasher = Sha256::new();
     let mut file = File::open(path).map_err(io_at("open", path))?;
-    let got_bytes = io::copy(&mut file, &mut hasher).map_err(io_at("read", path))?;
+    let mut buffer = vec![0; 256 << 10];
+    let mut got_bytes = 0;
+    loop {
+        let read = file.read(&mut buffer).map_err(io_at("read", path))?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&buffer[..read]);
+        got_bytes += u64::try_from(read).expect("a buffer is shorter than 2^64");
+    }
     let got: [u8; 32] = hasher.finalize().into();
     if got_bytes == bytes && got == *sha256 {
         return Ok(());
