@@ -28,7 +28,9 @@ pub fn folder() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("MERIDIAN_ZOO") {
         return Ok(named.into());
     }
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.join("share/meridian/zoo")));
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|exe| Some(exe.parent()?.parent()?.join("share/meridian/zoo")));
     let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo");
     let found = beside.into_iter().chain([source]).find(|folder| folder.is_dir());
     found.context("no zoo beside this program: name its folder in the environment as MERIDIAN_ZOO")
@@ -91,28 +93,47 @@ pub async fn run(command: &cli::Zoo, json: bool) -> Result<()> {
 }
 
 fn list(folder: &Path, json: bool) -> Result<()> {
-    let recipes = names(folder)?.iter().map(|name| read(folder, name)).collect::<Result<Vec<_>>>()?;
+    let recipes = names(folder)?
+        .iter()
+        .map(|name| read(folder, name))
+        .collect::<Result<Vec<_>>>()?;
     if json {
         let values: Vec<_> = recipes
             .iter()
-            .map(|r| serde_json::json!({"name": r.name, "description": r.description, "licence": r.licence,
-                "source": r.source, "bytes": r.model.bytes, "comes": r.comes()}))
+            .map(|r| {
+                serde_json::json!({"name": r.name, "description": r.description, "licence": r.licence,
+                "source": r.source, "bytes": r.model.bytes, "comes": r.comes()})
+            })
             .collect();
         output::json(&values);
         return Ok(());
     }
     let row = |r: &Recipe| {
-        [r.name.to_string(), output::bytes(r.model.bytes), r.licence.clone(), r.comes().to_owned(), r.description.clone()]
-            .to_vec()
+        [
+            r.name.to_string(),
+            output::bytes(r.model.bytes),
+            r.licence.clone(),
+            r.comes().to_owned(),
+            r.description.clone(),
+        ]
+        .to_vec()
     };
     let rows: Vec<_> = recipes.iter().map(row).collect();
-    output::say(&output::table(&["name", "model", "licence", "comes", "what it does"], &rows, &["model"]));
+    output::say(&output::table(
+        &["name", "model", "licence", "comes", "what it does"],
+        &rows,
+        &["model"],
+    ));
     Ok(())
 }
 
 fn report(fetched: &Fetched, json: bool) {
     if json {
-        let files: Vec<_> = fetched.files.iter().map(|(n, p)| serde_json::json!({"name": n, "path": p})).collect();
+        let files: Vec<_> = fetched
+            .files
+            .iter()
+            .map(|(n, p)| serde_json::json!({"name": n, "path": p}))
+            .collect();
         output::json(&serde_json::json!({"name": fetched.recipe.name, "files": files}));
         return;
     }

@@ -129,7 +129,10 @@ impl Assembly {
             let place = known.find(&chunk.blake3);
             let (file, offset) = place.map_or((chunk.blake3, 0), |p| (p.file, p.offset));
             let bytes = usize::try_from(chunk.bytes).expect("32 bits fit");
-            let put = self.store.read_range(&file, offset, bytes).and_then(|found| self.put(&chunk.blake3, &found));
+            let put = self
+                .store
+                .read_range(&file, offset, bytes)
+                .and_then(|found| self.put(&chunk.blake3, &found));
             // Absent, cut short or changed on disk: it comes over the network. A failing disk is told.
             if let Err(e @ StoreError::Io { .. }) = put {
                 return Err(e);

@@ -21,7 +21,9 @@ pub fn of_itself(manifest: &Manifest, variant: &Variant, files: &PackageFiles) -
     let model: LoadedModel = engine::load(manifest, variant, files)?;
     let vector = |seed: u32| {
         let inputs: Vec<Tensor> = manifest.inputs.iter().map(|spec| seeded(spec, seed)).collect();
-        let outputs = model.run(&inputs).context("the model does not answer made-up inputs: give --golden FILE instead")?;
+        let outputs = model
+            .run(&inputs)
+            .context("the model does not answer made-up inputs: give --golden FILE instead")?;
         Ok(Vector { inputs, outputs })
     };
     (0..VECTORS).map(vector).collect()
@@ -38,7 +40,9 @@ fn seeded(spec: &TensorSpec, seed: u32) -> Tensor {
     let count = shape.iter().product();
     let mut random = vec![0; count];
     let key = ContentHash::of(format!("{seed} {}", spec.name).as_bytes());
-    blake3::Hasher::new_keyed(key.as_bytes()).finalize_xof().fill(&mut random);
+    blake3::Hasher::new_keyed(key.as_bytes())
+        .finalize_xof()
+        .fill(&mut random);
     let unit = |byte: &u8| f32::from(*byte) / 128.0 - 1.0;
     let whole = |byte: &u8| byte & 1;
     let data: Vec<u8> = match spec.datatype {
@@ -46,10 +50,18 @@ fn seeded(spec: &TensorSpec, seed: u32) -> Tensor {
         DataType::Fp64 => random.iter().flat_map(|b| f64::from(unit(b)).to_le_bytes()).collect(),
         other => {
             let width = other.element_bytes().unwrap_or(4); // no raw model takes BYTES: the engine refuses it at load
-            random.iter().flat_map(|b| std::iter::once(whole(b)).chain(std::iter::repeat_n(0, width - 1))).collect()
+            random
+                .iter()
+                .flat_map(|b| std::iter::once(whole(b)).chain(std::iter::repeat_n(0, width - 1)))
+                .collect()
         }
     };
-    Tensor { name: spec.name.clone(), datatype: spec.datatype, shape, data }
+    Tensor {
+        name: spec.name.clone(),
+        datatype: spec.datatype,
+        shape,
+        data,
+    }
 }
 
 #[cfg(test)]
@@ -57,7 +69,11 @@ mod tests {
     use super::*;
 
     fn spec(datatype: DataType) -> TensorSpec {
-        TensorSpec { name: "x".to_owned(), datatype, shape: vec![Dim::Named("batch".to_owned()), Dim::Fixed(3)] }
+        TensorSpec {
+            name: "x".to_owned(),
+            datatype,
+            shape: vec![Dim::Named("batch".to_owned()), Dim::Fixed(3)],
+        }
     }
 
     #[test]

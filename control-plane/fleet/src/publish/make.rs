@@ -64,10 +64,18 @@ pub struct Trial {
 pub fn make(exe: &Path, source: Source) -> Result<Made> {
     let work = Arc::new(TempDir::new().context("a folder for the package")?);
     let (model_name, model_path) = source.model.clone();
-    let bytes = fs::metadata(&model_path).with_context(|| format!("look at {}", model_path.display()))?.len();
-    anyhow::ensure!(bytes <= ONNX_BYTES_MAX, "{} has {bytes} bytes, allowed is {ONNX_BYTES_MAX}", model_path.display());
+    let bytes = fs::metadata(&model_path)
+        .with_context(|| format!("look at {}", model_path.display()))?
+        .len();
+    anyhow::ensure!(
+        bytes <= ONNX_BYTES_MAX,
+        "{} has {bytes} bytes, allowed is {ONNX_BYTES_MAX}",
+        model_path.display()
+    );
     let limits = CheckLimits::for_file(bytes);
-    let job = CheckJob::Onnx { path: absolute(&model_path)? };
+    let job = CheckJob::Onnx {
+        path: absolute(&model_path)?,
+    };
     let report = run_check(exe, &job, limits).with_context(|| format!("{} is refused", model_path.display()))?;
 
     let mut package = Package::new(&source, report)?;
@@ -90,8 +98,15 @@ pub fn make(exe: &Path, source: Source) -> Result<Made> {
     package.manifest.variants.clear();
     package.offer(f32, measured, f32_file.bytes);
 
-    let checks = source.int8_checks.map_or_else(|| int8_checks_for(&golden_vectors), Ok)?;
-    package.int8(&model_path, work.path(), variant(INT8, INT8_FILE, "f32-of-int8-weights", checks)?, &golden_vectors)?;
+    let checks = source
+        .int8_checks
+        .map_or_else(|| int8_checks_for(&golden_vectors), Ok)?;
+    package.int8(
+        &model_path,
+        work.path(),
+        variant(INT8, INT8_FILE, "f32-of-int8-weights", checks)?,
+        &golden_vectors,
+    )?;
     package.provenance(&golden_from, &f32_file);
     package.finish(golden_vectors.len(), golden_from, work)
 }
@@ -107,7 +122,14 @@ fn variant(id: &str, file: &str, arithmetic: &str, checks: Vec<Check>) -> Result
         file: file.to_owned(),
         numerics: format!("{}/{arithmetic}", engine::ENGINE),
         checks,
-        measured: Measured { cosine_min: 0.0, top1_share: 0.0, abs_max: 0.0, row_us: 0, rows8_us: 0, load_us: 0 },
+        measured: Measured {
+            cosine_min: 0.0,
+            top1_share: 0.0,
+            abs_max: 0.0,
+            row_us: 0,
+            rows8_us: 0,
+            load_us: 0,
+        },
         batch_rows_max: 1,
     })
 }
@@ -147,7 +169,12 @@ impl Package {
             parent: None,
             provenance: Vec::new(),
         };
-        Ok(Self { manifest, files: Vec::new(), trials: Vec::new(), offered: Vec::new() })
+        Ok(Self {
+            manifest,
+            files: Vec::new(),
+            trials: Vec::new(),
+            offered: Vec::new(),
+        })
     }
 
     fn add(&mut self, name: &str, path: &Path) -> Result<FileEntry> {
@@ -159,7 +186,10 @@ impl Package {
     }
 
     fn paths(&self) -> Vec<(String, PathBuf)> {
-        self.files.iter().map(|(entry, path)| (entry.path.clone(), path.clone())).collect()
+        self.files
+            .iter()
+            .map(|(entry, path)| (entry.path.clone(), path.clone()))
+            .collect()
     }
 
     fn package_files(&self) -> PackageFiles {
@@ -174,7 +204,10 @@ impl Package {
                 let made = golden::of_itself(&self.manifest, f32, &self.package_files())?;
                 let path = work.join(GOLDEN_FILE);
                 fs::write(&path, vectors::write(&made)?).context("write the golden vectors")?;
-                (path, "made by the f32 variant itself from seeded inputs: nobody else vouches for it".to_owned())
+                (
+                    path,
+                    "made by the f32 variant itself from seeded inputs: nobody else vouches for it".to_owned(),
+                )
             }
         };
         let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
@@ -186,7 +219,12 @@ impl Package {
     fn offer(&mut self, mut variant: Variant, measured: Measured, bytes: u64) {
         variant.measured = measured;
         variant.batch_rows_max = batch_rows_max(&measured);
-        self.trials.push(Trial { id: variant.id.clone(), bytes, measured: Some(measured), refused: None });
+        self.trials.push(Trial {
+            id: variant.id.clone(),
+            bytes,
+            measured: Some(measured),
+            refused: None,
+        });
         self.manifest.variants.push(variant.clone());
         self.offered.push((variant, bytes));
     }
@@ -194,7 +232,12 @@ impl Package {
     /// Makes and measures the int8 form; it joins the package only within its checks.
     fn int8(&mut self, model: &Path, work: &Path, variant: Variant, golden: &[Vector]) -> Result<()> {
         let onnx = fs::read(model).with_context(|| format!("read {}", model.display()))?;
-        let refuse = |bytes, measured, why| Trial { id: variant.id.clone(), bytes, measured, refused: Some(why) };
+        let refuse = |bytes, measured, why| Trial {
+            id: variant.id.clone(),
+            bytes,
+            measured,
+            refused: Some(why),
+        };
         let small = match engine::quantize::weights_int8(&onnx) {
             Ok(small) => small,
             Err(error) => {
@@ -210,7 +253,8 @@ impl Package {
         match measure::measure(&self.manifest, &variant, &files, golden) {
             Err(error) => self.trials.push(refuse(bytes, None, error.to_string())),
             Ok((measured, agreement)) if !agreement.passed() => {
-                self.trials.push(refuse(bytes, Some(measured), failed_checks(&agreement)));
+                self.trials
+                    .push(refuse(bytes, Some(measured), failed_checks(&agreement)));
             }
             Ok((measured, _)) => {
                 self.add(INT8_FILE, &path)?;
@@ -227,16 +271,33 @@ impl Package {
             fact("engine", engine::ENGINE.to_owned()),
             fact("model-sha256", proto::ids::hex(&f32.sha256)),
             fact("golden", golden_from.to_owned()),
-            fact("int8", "weights per channel, symmetric, 8 bits; arithmetic in f32".to_owned()),
+            fact(
+                "int8",
+                "weights per channel, symmetric, 8 bits; arithmetic in f32".to_owned(),
+            ),
         ];
     }
 
     fn finish(mut self, vectors: usize, golden_from: String, work: Arc<TempDir>) -> Result<Made> {
         let class: NodeClass = CLASS.parse()?;
         self.manifest.proposals.extend(propose(&class, &self.offered));
-        self.manifest.check().context("the package breaks a rule of manifests")?;
-        let Self { manifest, files, trials, .. } = self;
-        Ok(Made { manifest, files, trials, vectors, golden_from, _work: work })
+        self.manifest
+            .check()
+            .context("the package breaks a rule of manifests")?;
+        let Self {
+            manifest,
+            files,
+            trials,
+            ..
+        } = self;
+        Ok(Made {
+            manifest,
+            files,
+            trials,
+            vectors,
+            golden_from,
+            _work: work,
+        })
     }
 }
 
@@ -244,12 +305,26 @@ impl Package {
 fn failed_checks(agreement: &Agreement) -> String {
     let say = |v: &vectors::Verdict| match v.check {
         Check::Close { abs, rel } => {
-            format!("only {:.2} % of the numbers are within {abs} + {rel} of theirs", v.figure * 100.0)
+            format!(
+                "only {:.2} % of the numbers are within {abs} + {rel} of theirs",
+                v.figure * 100.0
+            )
         }
         Check::Cosine { min } => format!("lowest cosine {:.5}, bound {min}", v.figure),
         Check::SameTop1 { share_min } => {
-            format!("top-1 agrees in {:.1} % of {} rows, bound {:.1} %", v.figure * 100.0, v.judged, share_min * 100.0)
+            format!(
+                "top-1 agrees in {:.1} % of {} rows, bound {:.1} %",
+                v.figure * 100.0,
+                v.judged,
+                share_min * 100.0
+            )
         }
     };
-    agreement.verdicts.iter().filter(|v| !v.passed).map(say).collect::<Vec<_>>().join("; ")
+    agreement
+        .verdicts
+        .iter()
+        .filter(|v| !v.passed)
+        .map(say)
+        .collect::<Vec<_>>()
+        .join("; ")
 }

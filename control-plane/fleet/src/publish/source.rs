@@ -105,7 +105,10 @@ fn of_recipe(recipe: &Recipe) -> Result<Source> {
 }
 
 fn of_onnx(path: &Path, options: &cli::Publish) -> Result<Source> {
-    let name = options.name.clone().context("an ONNX file needs a name: add --name NAME")?;
+    let name = options
+        .name
+        .clone()
+        .context("an ONNX file needs a name: add --name NAME")?;
     let golden = match (&options.golden, options.self_golden) {
         (Some(file), _) => given(file),
         (None, true) => Golden::OfItself,

