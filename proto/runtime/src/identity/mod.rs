@@ -25,7 +25,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 pub use ca::{Ca, Issued};
-pub use role::{Role, RoleError, role_of};
+pub use role::{Role, RoleError, key_of, role_of};
 pub use trust::load as load_trust;
 
 /// Why an identity, CA or trust bundle cannot be loaded or made.

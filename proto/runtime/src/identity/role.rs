@@ -3,6 +3,7 @@
 use std::fmt;
 
 use proto::ids::{IdError, NodeId, PrincipalName, RegionId, UnixMs};
+use proto::signed::PublicKey;
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -128,6 +129,14 @@ pub fn role_of(certificate: &CertificateDer<'_>, fleet: &PrincipalName) -> Resul
             expected: fleet.clone(),
         })
     }
+}
+
+/// The Ed25519 key of a certificate that TLS has verified; none for another kind of key.
+#[must_use]
+pub fn key_of(certificate: &CertificateDer<'_>) -> Option<PublicKey> {
+    <[u8; 32]>::try_from(read(certificate).ok()?.public_key)
+        .ok()
+        .map(PublicKey)
 }
 
 /// What a certificate says about its holder.

@@ -18,10 +18,11 @@ use std::time::Duration;
 use proto::frame::{ALPN, FrameError};
 use proto::ids::PrincipalName;
 use proto::message::{Request, Response};
+use proto::signed::PublicKey;
 use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
 
-use crate::identity::{Identity, IdentityError, Role, RoleError, role_of};
+use crate::identity::{Identity, IdentityError, Role, RoleError, key_of, role_of};
 
 pub use server::{Peer, Server};
 pub use stream::Stream;
@@ -113,6 +114,7 @@ pub(crate) mod code {
 pub struct Connection {
     quic: quinn::Connection,
     peer_role: Role,
+    peer_key: Option<PublicKey>,
     /// Kept open as long as the connection that runs on it.
     _endpoint: quinn::Endpoint,
 }
@@ -161,6 +163,7 @@ impl Connection {
             Ok(peer_role) => Ok(Self {
                 quic,
                 peer_role,
+                peer_key: certificate.and_then(key_of),
                 _endpoint: endpoint,
             }),
             Err(source) => {
@@ -174,6 +177,12 @@ impl Connection {
     #[must_use]
     pub fn peer_role(&self) -> &Role {
         &self.peer_role
+    }
+
+    /// The Ed25519 key of the other end's certificate: what an enrolment in the log is compared with.
+    #[must_use]
+    pub fn peer_key(&self) -> Option<PublicKey> {
+        self.peer_key
     }
 
     /// Where the other end is.
