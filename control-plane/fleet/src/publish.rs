@@ -17,6 +17,7 @@ use proto::ids::{ModelVersion, Release};
 pub mod golden;
 pub mod make;
 pub mod propose;
+pub mod rows;
 pub mod source;
 pub mod upload;
 

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::propose::{batch_rows_max, propose};
 use super::source::{Golden, Source, int8_checks_for};
-use super::{UNPUBLISHED, golden};
+use super::{UNPUBLISHED, golden, rows};
 use crate::zoo::recipe::GOLDEN_FILE;
 
 /// The only class of nodes there is yet.
@@ -95,6 +95,9 @@ pub fn make(exe: &Path, source: Source) -> Result<Made> {
     };
     let report = run_check(exe, &job, limits).context("the model is refused against its golden vectors")?;
     let measured = report.measured.context("a check of a package gives figures")?;
+    let model = engine::load(&package.manifest, &f32, &package.package_files())?;
+    package.joinable = rows::independent(&model, &golden_vectors);
+    drop(model);
     package.manifest.variants.clear();
     package.offer(f32, measured, f32_file.bytes);
 
@@ -140,6 +143,8 @@ struct Package {
     files: Vec<(FileEntry, PathBuf)>,
     trials: Vec<Trial>,
     offered: Vec<(Variant, u64)>,
+    /// Whether rows are answered each by itself.
+    joinable: bool,
 }
 
 impl Package {
@@ -174,6 +179,7 @@ impl Package {
             files: Vec::new(),
             trials: Vec::new(),
             offered: Vec::new(),
+            joinable: false,
         })
     }
 
@@ -218,7 +224,7 @@ impl Package {
 
     fn offer(&mut self, mut variant: Variant, measured: Measured, bytes: u64) {
         variant.measured = measured;
-        variant.batch_rows_max = batch_rows_max(&measured);
+        variant.batch_rows_max = if self.joinable { batch_rows_max(&measured) } else { 1 };
         self.trials.push(Trial {
             id: variant.id.clone(),
             bytes,

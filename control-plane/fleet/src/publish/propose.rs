@@ -53,7 +53,7 @@ fn figures(m: &Measured, bytes: u64) -> String {
     )
 }
 
-/// Largest number of rows worth joining into one run.
+/// Largest number of rows worth joining into one run, of a model whose rows are known to be independent.
 #[must_use]
 pub fn batch_rows_max(measured: &Measured) -> u32 {
     let apart = u64::from(measured.row_us) * 8 * 100;
