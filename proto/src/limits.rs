@@ -42,6 +42,8 @@ pub const INFER_BODY_BYTES_MAX: usize = 32 << 20;
 pub const INFER_JSON_BYTES_MAX: usize = 16 << 20;
 /// How much of a request body a router keeps so that it can be sent once more to another node.
 pub const REPLAY_BODY_BYTES_MAX: usize = 4 << 20;
+/// The longest answer that a router reads whole before it passes on its head, so that it can still ask another node.
+pub const ANSWER_HELD_BYTES_MAX: usize = 256 << 10;
 /// What all requests of one router together keep for that.
 pub const REPLAY_BYTES_TOTAL_MAX: usize = 256 << 20;
 /// A name of a model, tenant, region, node or boundary, bytes.

@@ -181,6 +181,19 @@ async fn a_request_that_a_draining_node_turns_away_is_answered_by_the_next() {
     assert_eq!(fleet.nodes[2].requests(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_breaks_off_in_the_middle_is_asked_of_the_next_node() {
+    let fleet = SmallFleet::start().await;
+    let router = fleet.router().await;
+    fleet.nodes[0].behaviour.cutting_off.store(true, Ordering::SeqCst);
+    let answer = router.infer("aa", BERLIN).await;
+    assert_eq!(
+        (answer.status, answer.served_by(), answer.body.as_slice()),
+        (StatusCode::OK, "eu-dub/n1", &b"body"[..])
+    );
+    assert_eq!(fleet.nodes[0].requests(), 1);
+}
+
 async fn resolve(router: &Router, name: &str, subnet: &str) -> Message {
     let mut query = Message::query();
     query.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));

@@ -5,7 +5,8 @@
 //!     no connection          nothing was sent: the next one
 //!     503                    refused at the node's door: the next one; if all refuse, the last refusal goes through
 //!     cut off before a head  the node may have worked on it: once more if that changes nothing, else give up
-//!     a head                 goes through, its body streams
+//!     a head                 goes through, its body streams; a short body is read whole first, so that a node
+//!                            that dies between head and end is one that was cut off
 //! ```
 //! Only nodes that the decision accepted are ever tried: this module cannot leave the boundary.
 
@@ -19,7 +20,7 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use proto::ids::PrincipalName;
-use proto::limits::{ATTEMPTS_MAX, ERROR_BODY_BYTES_MAX};
+use proto::limits::{ANSWER_HELD_BYTES_MAX, ATTEMPTS_MAX, ERROR_BODY_BYTES_MAX};
 use regions::health::{Event, State};
 use regions::steer::Decision;
 use regions::topology::{Node, Topology};
@@ -144,15 +145,17 @@ impl Proxy {
                 Ok(Tried::TurnedAway(read.map_err(|_| Failed::Deadline)?))
             }
             Ok(response) => {
+                let read = timeout_at(deadline, self.whole_if_short(job, response)).await;
+                let Some(response) = read.map_err(|_| Failed::Deadline)? else {
+                    tracing::info!(node = %node.id, "a node broke off its answer");
+                    self.steering.learn(&node.id, Event::Broke);
+                    return Ok(Tried::CutOff);
+                };
                 job.span.record("node", node.id.to_string());
                 if self.steering.state(&node.id) == State::Suspect {
                     self.steering.learn(&node.id, Event::Served);
                 }
-                let (head, body) = response.into_parts();
-                let body = body.map_err(Into::into).boxed_unsync();
-                Ok(Tried::Answered(
-                    self.through(Response::from_parts(head, body), route_ms),
-                ))
+                Ok(Tried::Answered(self.through(response, route_ms)))
             }
             Err(_) if job.body.client_broke() => Err(Failed::Client),
             Err(error) => {
@@ -181,6 +184,19 @@ impl Proxy {
             out.insert(door::DEADLINE, HeaderValue::from(left_ms));
         }
         request.body(body.boxed_unsync()).ok()
+    }
+    /// The answer, with its body read if that is short, announced and there is room; `None` if it broke off meanwhile.
+    async fn whole_if_short(&self, job: &Job, response: Response<Incoming>) -> Option<Response<Body>> {
+        let (head, body) = response.into_parts();
+        let announced = http_body::Body::size_hint(&body)
+            .exact()
+            .and_then(|n| usize::try_from(n).ok());
+        let short = announced.filter(|&n| n <= ANSWER_HELD_BYTES_MAX && job.idempotent);
+        let Some(_room) = short.and_then(|n| self.budget.reserve(n)) else {
+            return Some(Response::from_parts(head, body.map_err(Into::into).boxed_unsync()));
+        };
+        let bytes = body.collect().await.ok()?.to_bytes();
+        Some(Response::from_parts(head, full(bytes)))
     }
     /// A node that answered 503: learns why, and keeps its answer in case nobody else takes the request.
     async fn turned_away(&self, node: &Node, response: Response<Incoming>, route_ms: f64) -> Response<Body> {

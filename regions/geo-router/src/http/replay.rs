@@ -23,7 +23,26 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Debug, Default)]
 pub struct Budget(Arc<AtomicUsize>);
 
+/// A part of the budget, given back on drop.
+pub(super) struct Reserved {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
 impl Budget {
+    /// Room for `bytes`, if there is.
+    pub(super) fn reserve(&self, bytes: usize) -> Option<Reserved> {
+        self.take(bytes).then(|| Reserved {
+            budget: self.clone(),
+            bytes,
+        })
+    }
     fn take(&self, bytes: usize) -> bool {
         let add = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= REPLAY_BYTES_TOTAL_MAX);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()

@@ -3,16 +3,18 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use geo_router::app::{App, Running};
 use geo_router::config::RouterConfig;
 use geo_router::probe::server_name;
 use geo_router::snapshot::Store;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::BodyExt;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use proto::ids::{ContentHash, NodeId, PrincipalName};
@@ -34,7 +36,9 @@ pub(crate) struct Behaviour {
     /// Requests of clients it got.
     pub(crate) requests: AtomicUsize,
     /// Answer 503 as a node that drains, though probes still say it is ready.
-    pub(crate) draining: std::sync::atomic::AtomicBool,
+    pub(crate) draining: AtomicBool,
+    /// Break off every answer after its head and some bytes.
+    pub(crate) cutting_off: AtomicBool,
 }
 
 pub(crate) struct TinyNode {
@@ -249,6 +253,9 @@ async fn answer(
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         return Ok(response);
     }
+    if behaviour.cutting_off.load(Ordering::SeqCst) {
+        return Ok(cut_off());
+    }
     let mut response = Response::new(full(body.to_bytes()));
     response
         .headers_mut()
@@ -257,6 +264,17 @@ async fn answer(
         .headers_mut()
         .insert("server-timing", "exec;dur=1".parse().unwrap());
     Ok(response)
+}
+
+/// An answer that announces more than it sends.
+fn cut_off() -> Response<Body> {
+    let frames = [
+        Ok(Frame::data(Bytes::from_static(b"half"))),
+        Err("the node is gone".into()),
+    ];
+    let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync());
+    response.headers_mut().insert("content-length", 1000.into());
+    response
 }
 
 pub(crate) struct Router {
