@@ -24,7 +24,7 @@ pub struct Order {
     /// Runs it; held until it has answered.
     pub slot: Arc<ModelSlot>,
     /// Checked against the signature.
-    pub inputs: Vec<Tensor>,
+    pub inputs: Arc<Vec<Tensor>>,
     /// Outputs that are wanted; empty for all.
     pub outputs: Vec<String>,
     /// Whom to tell.
@@ -51,6 +51,15 @@ pub struct Batch {
     pub items: Vec<Item<Order>>,
     /// When they left the queue.
     pub taken: Instant,
+}
+
+impl Batch {
+    fn new(mut items: Vec<Item<Order>>, taken: Instant) -> Self {
+        for item in &mut items {
+            item.job.waiting = Span::none();
+        }
+        Self { items, taken }
+    }
 }
 
 /// The queue between ingress and engine threads. Clones share it.
@@ -109,13 +118,13 @@ impl Queue {
                 drop(board);
                 dismiss(dead);
                 if let Next::Run(items) = next {
-                    return Some(Batch { items, taken: now });
+                    return Some(Batch::new(items, now));
                 }
                 board = self.lock(); // what came while the lock was open has not been looked at
                 continue;
             }
             let until = match next {
-                Next::Run(items) => return Some(Batch { items, taken: now }),
+                Next::Run(items) => return Some(Batch::new(items, now)),
                 Next::Wait(None) if board.is_draining() => return None,
                 Next::Wait(until) => until,
             };

@@ -15,6 +15,8 @@
 pub mod batch;
 pub mod cache;
 pub mod engine;
+pub mod ingress;
+
 pub mod residency;
 
 pub mod serving;

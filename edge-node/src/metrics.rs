@@ -22,6 +22,7 @@ pub enum Outcome {
     DeadlineUnmeetable,
     DeadlineExceeded,
     Failed,
+    ClientGone,
 }
 
 /// Where an answer came from.

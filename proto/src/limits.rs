@@ -114,9 +114,22 @@ pub const TEXT_BYTES_MAX: usize = 256 << 10;
 /// A tokenizer or label file of a package, bytes.
 pub const STEP_FILE_BYTES_MAX: u64 = 64 << 20;
 
+/// How long a client of a node waits that does not say so, milliseconds.
+pub const DEADLINE_MS_DEFAULT: u64 = 30_000;
+/// The longest that a client of a node may ask to wait, milliseconds; longer is taken as this.
+pub const DEADLINE_MS_MAX: u64 = 300_000;
+/// How long a client may take to send the body of an inference request, milliseconds.
+pub const INFER_BODY_MS_MAX: u64 = 30_000;
+/// Bytes of all request bodies that a node holds at once, as sent and as decompressed; more are refused.
+pub const INFER_BODIES_BYTES_MAX: usize = 512 << 20;
+/// Checkpoints in one gossip request.
+pub const GOSSIP_CHECKPOINTS_MAX: usize = 16;
+
 const _: () = assert!(CHUNK_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(MANIFEST_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(PLAN_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(INFER_JSON_BYTES_MAX <= INFER_BODY_BYTES_MAX);
 const _: () = assert!(REPLAY_BODY_BYTES_MAX <= INFER_BODY_BYTES_MAX);
 const _: () = assert!(REPLAY_BODY_BYTES_MAX <= REPLAY_BYTES_TOTAL_MAX);
+const _: () = assert!(INFER_BODY_BYTES_MAX * 4 <= INFER_BODIES_BYTES_MAX);
+const _: () = assert!(DEADLINE_MS_DEFAULT <= DEADLINE_MS_MAX);

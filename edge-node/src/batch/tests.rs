@@ -26,7 +26,7 @@ fn bench() -> Bench {
     let queue = Queue::new(bounds, serving.clone(), metrics.clone());
     let engine = Engine::start(&queue, 1, &metrics).unwrap();
     Bench {
-        slot: slot_with("m", 1, Arc::clone(&model) as Arc<dyn crate::engine::Model>),
+        slot: slot_with("m", 1, model.clone()),
         model,
         queue,
         _engine: engine,
@@ -37,7 +37,7 @@ fn bench() -> Bench {
 impl Bench {
     fn order(&self, values: &[f32], deadline_ms: u64) -> Waiter {
         let (flight, waiter) = alone(clock::instant() + Duration::from_millis(deadline_ms));
-        let inputs = vec![fp32("x", &[values.len() / 2, 2], values)];
+        let inputs = Arc::new(vec![fp32("x", &[values.len() / 2, 2], values)]);
         let (slot, span, waiting) = (Arc::clone(&self.slot), Span::none(), Span::none());
         self.queue.push(Order {
             slot,

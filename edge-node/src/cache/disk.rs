@@ -7,6 +7,7 @@
 //! Dropping a tree costs a fraction of what sweeping its keys does (75,000 items: 0.55 s against 9 s), and sled keeps
 //! about three bytes of disk for one of content under churn: so a third of the budget is filled.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -245,14 +246,15 @@ impl Shelves {
         if bytes > self.bytes_max {
             return Ok(total(&trees));
         }
-        if !trees.contains_key(&stretch) {
-            let tree = self.db.open_tree(format!("{TREE_PREFIX}{stretch}"))?;
-            trees.insert(stretch, Shelf { tree, bytes: 0 });
-        }
-        if let Some(shelf) = trees.get_mut(&stretch) {
-            shelf.tree.apply_batch(batch)?;
-            shelf.bytes += bytes;
-        }
+        let shelf = match trees.entry(stretch) {
+            Entry::Occupied(shelf) => shelf.into_mut(),
+            Entry::Vacant(free) => {
+                let tree = self.db.open_tree(format!("{TREE_PREFIX}{stretch}"))?;
+                free.insert(Shelf { tree, bytes: 0 })
+            }
+        };
+        shelf.tree.apply_batch(batch)?;
+        shelf.bytes += bytes;
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         index.extend(keys.iter().map(|&key| (key, stretch)));
         Ok(total(&trees))

@@ -60,8 +60,9 @@ pub enum Refusal {
     /// The run failed and the fault is ours; the log says more.
     #[error("the model failed on this input")]
     Failed,
-    /// Nobody waited any more when its turn came. A waiter that slipped in meanwhile asks again.
-    #[error("dropped, since nobody waited")]
+    /// Nobody waited any more when its turn came, or whoever led it left before it was queued. A waiter that is still
+    /// there asks again.
+    #[error("dropped by whoever led it")]
     Abandoned,
 }
 
@@ -209,7 +210,7 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         if !self.told {
-            self.tell(Err(Refusal::Failed));
+            self.tell(Err(Refusal::Abandoned));
         }
     }
 }
@@ -285,6 +286,6 @@ mod tests {
     async fn a_flight_that_is_lost_on_the_way_tells_its_waiters() {
         let (flight, waiter) = lead(&flights(), b"a", later(100));
         drop(flight);
-        assert_eq!(waiter.outcome().await.unwrap_err(), Refusal::Failed);
+        assert_eq!(waiter.outcome().await.unwrap_err(), Refusal::Abandoned);
     }
 }

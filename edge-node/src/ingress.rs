@@ -1,0 +1,146 @@
+//! The door: HTTP requests in, answers out, in this order and no other:
+//!
+//! ```text
+//!   head -> authenticate -> residency fence -> deadline -> bounded body -> decode and check against the signature
+//!        -> cache -> coalesce -> queue -> (engine threads) -> encode
+//! ```
+//! Each step is a module; [`infer`] walks them. What a step refuses becomes a [`reply::Problem`] here and nowhere else.
+//!
+//! Never here: a request of a tenant read before its key and boundary were checked; an execution after its deadline; a
+//! payload, key or id in a log, metric or trace.
+
+mod auth;
+mod body;
+mod classify;
+mod deadline;
+mod fit;
+mod infer;
+mod metadata;
+mod reply;
+mod route;
+mod status;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use proto::ids::NodeId;
+use proto::limits::INFER_BODIES_BYTES_MAX;
+use regions::policy::Boundaries;
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::Queue;
+use crate::cache::Results;
+use crate::metrics::Metrics;
+use crate::serving::{Gossip, Serving};
+use auth::Caller;
+use body::Room;
+use reply::Problem;
+use route::Route;
+
+pub use status::{NodeStatus, ServedModel};
+
+/// What the door needs of the rest of the node.
+#[derive(Debug)]
+pub struct Parts {
+    /// This node's name.
+    pub node: NodeId,
+    /// What may be served.
+    pub serving: Serving,
+    /// Answers of before.
+    pub results: Results,
+    /// The way to the engine.
+    pub queue: Queue,
+    /// Takes what routers have seen to sync.
+    pub gossip: Gossip,
+    /// What is counted here.
+    pub metrics: Metrics,
+    /// All that the process counts, for `/metrics`.
+    pub registry: Arc<runtime::metrics::Metrics>,
+    /// Cancelled when the node is about to stop: it tells so and goes on answering until its listeners close.
+    pub draining: CancellationToken,
+    /// Which countries are in which boundary.
+    pub boundaries: &'static Boundaries,
+}
+
+/// The HTTP service of a node. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Ingress(Arc<Door>);
+
+#[derive(Debug)]
+struct Door {
+    parts: Parts,
+    /// Memory for request bodies.
+    room: Room,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+impl Ingress {
+    /// A door that is not open yet: give it to [`runtime::https::serve`].
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(Door {
+            parts,
+            room: Room::of(INFER_BODIES_BYTES_MAX),
+        }))
+    }
+}
+
+impl Service<Request<Incoming>> for Ingress {
+    type Response = Answer;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let door = Arc::clone(&self.0);
+        Box::pin(async move {
+            let mut answer = door.answer(request).await.unwrap_or_else(Problem::into_answer);
+            reply::sign(&mut answer, &door.parts.node, door.parts.draining.is_cancelled());
+            Ok(answer)
+        })
+    }
+}
+
+impl Door {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
+        let parts = &self.parts;
+        match route::of(request.method(), request.uri().path())? {
+            Route::Infer(target) => infer::answer(self, &target, request).await,
+            Route::Live => Ok(reply::empty(StatusCode::OK)),
+            Route::Ready => status::ready(parts),
+            Route::Server => Ok(reply::json(&metadata::server())),
+            Route::Model(target) => {
+                let set = parts.serving.load();
+                Caller::of(&request, &set).known()?;
+                Ok(reply::json(&metadata::model(target.find(&set)?)))
+            }
+            Route::ModelReady(target) => {
+                let set = parts.serving.load();
+                Caller::of(&request, &set).known()?;
+                target.find(&set).map(|_| reply::empty(StatusCode::OK))
+            }
+            Route::Node => {
+                Caller::of(&request, &parts.serving.load()).of_the_fleet()?;
+                Ok(reply::json(&status::node(parts)))
+            }
+            Route::Metrics => {
+                Caller::of(&request, &parts.serving.load()).of_the_fleet()?;
+                Ok(reply::text(runtime::metrics::CONTENT_TYPE, parts.registry.encode()))
+            }
+            Route::Checkpoints => {
+                Caller::of(&request, &parts.serving.load()).of_the_fleet()?;
+                status::checkpoints(parts, &self.room, request.into_body()).await
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

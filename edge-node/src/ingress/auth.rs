@@ -1,0 +1,74 @@
+//! Who asks: a tenant by its key, a part of the fleet by its certificate, or a process of this machine.
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Request, StatusCode};
+use proto::ids::ContentHash;
+use proto::region_state::Tenant;
+use runtime::https::Transport;
+use runtime::identity::Role;
+
+use super::reply::Problem;
+use crate::metrics::Outcome;
+use crate::serving::ServingSet;
+
+/// Who a request shows itself to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller<'s> {
+    tenant: Option<&'s Tenant>,
+    fleet: bool,
+    local: bool,
+}
+
+impl<'s> Caller<'s> {
+    pub(super) fn of<B>(request: &Request<B>, set: &'s ServingSet) -> Self {
+        let extensions = request.extensions();
+        let fleet = extensions.get::<Option<Role>>().is_some_and(Option::is_some);
+        let local = extensions.get::<Transport>() == Some(&Transport::Plain);
+        Self {
+            tenant: tenant(request.headers(), set),
+            fleet,
+            local,
+        }
+    }
+    /// Anybody with a key, a certificate or a process on this machine.
+    pub(super) fn known(self) -> Result<(), Problem> {
+        if self.tenant.is_some() || self.fleet || self.local {
+            Ok(())
+        } else {
+            Err(no_key())
+        }
+    }
+    /// A part of the fleet, or a process on this machine.
+    pub(super) fn of_the_fleet(self) -> Result<(), Problem> {
+        if self.fleet || self.local {
+            return Ok(());
+        }
+        let message = "this page is for the fleet: present a certificate of it, or ask over the plain listener";
+        Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            message,
+            Outcome::Unauthorized,
+        ))
+    }
+    /// The tenant: only they get answers of models.
+    pub(super) fn tenant(self) -> Result<&'s Tenant, Problem> {
+        self.tenant.ok_or_else(no_key)
+    }
+}
+
+fn no_key() -> Problem {
+    let message = "no valid API key: send `Authorization: Bearer mk_..`, a key of this fleet that is not revoked";
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", message, Outcome::Unauthorized)
+        .with("www-authenticate", "Bearer")
+}
+
+/// The tenant of the key in `headers`. Keys are compared by their hashes only: how long a look-up takes tells about the
+/// hash of a guess and nothing about any key.
+fn tenant<'s>(headers: &HeaderMap, set: &'s ServingSet) -> Option<&'s Tenant> {
+    let (scheme, key) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    set.tenants.get(&ContentHash::of(key.trim().as_bytes()))
+}
