@@ -12,22 +12,33 @@
 //! River 1 reads the set once per request, so a request sees one consistent set of tenants and models. River 2 alone
 //! publishes it. Neither calls the other.
 
-pub mod batch;
-pub mod cache;
-pub mod engine;
+// River 1, in the order of its water.
 pub mod ingress;
 
 pub mod residency;
 
+pub mod cache;
+
+pub mod batch;
+
+pub mod engine;
+
+// Where they meet.
 pub mod serving;
 
+// River 2, likewise.
 pub mod sync;
 
 pub mod store;
 
 pub mod release;
 
+// What makes a process of them.
+pub mod config;
+
 pub mod metrics;
+
+pub mod app;
 
 #[cfg(test)]
 mod testing;

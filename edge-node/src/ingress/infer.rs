@@ -61,13 +61,31 @@ pub(super) async fn answer(door: &Door, target: &Target, request: Request<Incomi
         outcome = tracing::field::Empty,
     );
     runtime::telemetry::extract_parent(request.headers(), &span);
+    let mut end = End {
+        metrics: &door.parts.metrics,
+        span: &span,
+        outcome: Outcome::ClientGone,
+    };
     let result = walk(door, target, request, &span).instrument(span.clone()).await;
-    let outcome = result
+    end.outcome = result
         .as_ref()
         .map_or_else(|problem| problem.outcome, |_| Outcome::Answered);
-    span.record("outcome", tracing::field::debug(outcome));
-    door.parts.metrics.ended(outcome);
+    drop(end);
     result
+}
+
+/// Counts how a request ended, also when its client leaves and all of this is dropped.
+struct End<'a> {
+    metrics: &'a Metrics,
+    span: &'a Span,
+    outcome: Outcome,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.span.record("outcome", tracing::field::debug(self.outcome));
+        self.metrics.ended(self.outcome);
+    }
 }
 
 async fn walk(door: &Door, target: &Target, request: Request<Incoming>, span: &Span) -> Result<Answer, Problem> {

@@ -84,17 +84,7 @@ async fn a_full_queue_refuses_at_once_and_serves_what_it_took() {
         let all = join_all(bodies.iter().map(|body| node.infer(body)));
         let release = async {
             node.until_queued(4).await;
-            while node
-                .ingress
-                .0
-                .parts
-                .registry
-                .encode()
-                .contains(r#"outcome="QueueFull"} 6"#)
-                .eq(&false)
-            {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            node.until_counted(r#"outcome="QueueFull"} 6"#).await;
             node.model.release();
         };
         tokio::join!(all, release).0
@@ -149,11 +139,7 @@ async fn a_client_that_leaves_while_its_request_waits_costs_no_run() {
         socket.write_all(head.as_bytes()).await.unwrap();
         node.until_queued(1).await;
         drop(socket);
-        // The server sees the end of the stream before it sees this later request.
-        while node.lifecycle.running().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        node.until_counted(r#"outcome="ClientGone"} 1"#).await;
         node.model.release();
     };
     tokio::join!(held, leaver);

@@ -192,6 +192,12 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
+    /// Waits until `/metrics` shows `line`.
+    pub(super) async fn until_counted(&self, line: &str) {
+        while !self.ingress.0.parts.registry.encode().contains(line) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
     /// Waits until `queued` requests wait.
     pub(super) async fn until_queued(&self, queued: u32) {
         while self.serving.queued() != queued {

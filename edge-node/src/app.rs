@@ -1,0 +1,193 @@
+//! A node as one thing that starts and stops.
+//!
+//! ```text
+//!   build: identity -> cache, queue, engine threads -> ports -> river 2 starts        a failure leaves nothing running
+//!   stop:  say "draining" and answer on -> close the doors, finish what was accepted -> engine -> cache
+//! ```
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use regions::policy::Boundaries;
+use runtime::https::{HttpsError, PlainListener, ServerTls, serve, serve_plain};
+use runtime::identity::{Identity, IdentityError, Role, load_trust};
+use runtime::lifecycle::Lifecycle;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::Queue;
+use crate::cache::Results;
+use crate::config::NodeConfig;
+use crate::engine::Engine;
+use crate::ingress::{self, Ingress};
+use crate::metrics::Metrics;
+use crate::release::EngineLoader;
+use crate::serving::{Gossip, Serving};
+use crate::sync::{self, Instruments};
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// Its certificate, key or trust cannot be used.
+    #[error("load the node's identity")]
+    Identity(#[from] IdentityError),
+    /// The certificate is for something else.
+    #[error("the identity in {path} is that of {role}: enrol this machine as a node")]
+    NotANode {
+        /// The folder.
+        path: PathBuf,
+        /// What it is for.
+        role: Role,
+    },
+    /// A port or certificate of the ingress cannot be used.
+    #[error("open the ingress")]
+    Ingress(#[from] HttpsError),
+    /// The system refuses a port or a thread.
+    #[error("{what}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// River 2 cannot start.
+    #[error("start following the control plane")]
+    Sync(#[from] sync::StartError),
+}
+
+/// Where a node listens: its ready line.
+#[derive(Clone, Debug, Serialize)]
+pub struct Addresses {
+    /// HTTPS.
+    pub ingress: SocketAddr,
+    /// Without TLS, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plain: Option<String>,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct App {
+    /// Where it listens.
+    pub addresses: Addresses,
+    lifecycle: Lifecycle,
+    draining: CancellationToken,
+    engine: Arc<Engine>,
+    results: Results,
+    notice: Duration,
+    grace: Duration,
+}
+
+impl App {
+    /// Starts a node. Its ports are bound when this returns; what it serves comes with the state it has kept, then with
+    /// those it is sent.
+    ///
+    /// # Errors
+    /// [`BuildError`]; nothing runs then.
+    pub async fn build(config: NodeConfig, loader: EngineLoader) -> Result<Self, BuildError> {
+        let identity = Identity::load(&config.identity)?;
+        let trust = load_trust(&config.trust)?;
+        let Role::Node(node) = identity.role.clone() else {
+            return Err(BuildError::NotANode {
+                path: config.identity,
+                role: identity.role.clone(),
+            });
+        };
+        let tls = ServerTls::load(&config.ingress.certificate, &config.ingress.key, Some(&identity))?;
+        let (door, plain) = bind(&config).await?;
+        let addresses = Addresses {
+            ingress: door.local_addr().map_err(failed("read the address of the ingress"))?,
+            plain: plain.as_ref().map(PlainListener::address),
+        };
+        std::fs::create_dir_all(&config.data).map_err(failed("make the data folder"))?;
+
+        let mut registry = runtime::metrics::Metrics::new();
+        let metrics = Metrics::new(&mut registry);
+        let instruments = Instruments::registered(&mut registry);
+        let (serving, lifecycle, draining) = (Serving::new(), Lifecycle::new(), CancellationToken::new());
+        let (gossip, heard) = Gossip::channel();
+        let results = Results::open(&config.cache, &metrics);
+        let queue = Queue::new(config.bounds, serving.clone(), metrics.clone());
+        let engine = Engine::start(&queue, config.bounds.threads, &metrics).map_err(failed("start engine threads"))?;
+        let service = Ingress::new(ingress::Parts {
+            node,
+            serving: serving.clone(),
+            results: results.clone(),
+            queue,
+            gossip,
+            metrics,
+            registry: Arc::new(registry),
+            draining: draining.clone(),
+            boundaries: Boundaries::builtin(),
+        });
+        let parts = sync::Parts {
+            control_plane: &config.control_plane,
+            data: &config.data,
+            class: config.class,
+            identity: Arc::new(identity),
+            trust,
+            serving,
+            gossip: heard,
+            loader: Arc::new(loader),
+            instruments,
+        };
+        sync::start(parts, &lifecycle)?;
+        serve(door, Some(tls), &lifecycle, service.clone())?;
+        if let Some(plain) = plain {
+            serve_plain(plain, &lifecycle, service);
+        }
+        let (engine, notice, grace) = (Arc::new(engine), config.notice, config.grace);
+        Ok(Self {
+            addresses,
+            lifecycle,
+            draining,
+            engine,
+            results,
+            notice,
+            grace,
+        })
+    }
+
+    /// Stops: tells routers, closes the doors, answers what was accepted. True if that was all within the grace time.
+    pub async fn stop(self) -> bool {
+        self.draining.cancel();
+        tokio::time::sleep(self.notice).await;
+        let clean = self.lifecycle.stop(self.grace).await;
+        let (engine, results) = (self.engine, self.results);
+        let rest = tokio::task::spawn_blocking(move || {
+            engine.stop();
+            results.close();
+        });
+        // A run that never ends must not keep the process: what it would answer, nobody waits for any more.
+        let ended = tokio::time::timeout(self.grace, rest).await.is_ok();
+        if !ended {
+            tracing::warn!("a run of a model outlived the grace period");
+        }
+        clean && ended
+    }
+}
+
+async fn bind(config: &NodeConfig) -> Result<(TcpListener, Option<PlainListener>), BuildError> {
+    let listen = config.ingress.listen;
+    let door = TcpListener::bind(listen)
+        .await
+        .map_err(failed(&format!("listen on {listen}")))?;
+    let plain = match &config.ingress.plain {
+        None => None,
+        Some(text) => Some(PlainListener::bind(text).await?),
+    };
+    Ok((door, plain))
+}
+
+fn failed(what: &str) -> impl FnOnce(std::io::Error) -> BuildError {
+    let what = what.to_owned();
+    move |source| BuildError::System { what, source }
+}
+
+#[cfg(test)]
+mod tests;

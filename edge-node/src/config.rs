@@ -1,0 +1,307 @@
+//! `node.toml` as written, and the configuration that cannot be wrong.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proto::ids::NodeClass;
+use proto::limits::INFER_BODY_BYTES_MAX;
+use runtime::config::{ConfigError, relative_to};
+use runtime::telemetry::TelemetryFile;
+
+use crate::batch::board::Bounds;
+use crate::cache::CacheConfig;
+
+runtime::config_file! {
+    /// What `node.toml` says. Paths are relative to the file.
+    pub struct NodeFile {
+        /// Folder with ca.pem, cert.pem and key.pem of this node.
+        pub identity: PathBuf = required "identity",
+        /// Whom it believes: log key, state key, operators.
+        pub trust: PathBuf = required "trust.json",
+        /// Where models, accepted states and results are kept.
+        pub data: PathBuf = required "data",
+        /// What hardware this is: the signed plan fixes one variant of each model per class.
+        pub class: NodeClass = required "cpu",
+        /// The control plane's QUIC address.
+        pub control_plane: String = required "127.0.0.1:7001",
+        /// The door for requests.
+        pub ingress: IngressFile = table,
+        /// What is remembered of answers.
+        #[serde(default)]
+        pub cache: CacheFile = table,
+        /// How requests are joined.
+        #[serde(default)]
+        pub batch: BatchFile = table,
+        /// What runs models.
+        #[serde(default)]
+        pub engine: EngineFile = table,
+        /// How the node goes.
+        #[serde(default)]
+        pub stop: StopFile = table,
+        /// Where logs and traces go.
+        #[serde(default)]
+        pub telemetry: TelemetryFile = table,
+    }
+
+    /// The door for requests.
+    pub struct IngressFile {
+        /// Where it listens, TLS 1.3.
+        pub listen: SocketAddr = required "127.0.11.1:8443",
+        /// Its certificate chain, read again when it changes.
+        pub certificate: PathBuf = required "ingress/cert.pem",
+        /// The key of it.
+        pub key: PathBuf = required "ingress/key.pem",
+        /// A listener without TLS for this machine only: a loopback address or `unix:/path`.
+        pub plain: Option<String> = optional "127.0.0.1:0",
+    }
+
+    /// What is remembered of answers.
+    #[derive(PartialEq)]
+    #[serde(default)]
+    pub struct CacheFile {
+        /// Bytes of answers in memory; 0 keeps none there.
+        pub memory_bytes: u64 = optional 268_435_456,
+        /// Bytes of disk for answers; 0 keeps none there.
+        pub disk_bytes: u64 = optional 1_073_741_824,
+        /// How long an answer is given again, seconds, 1 to 604800.
+        pub ttl_s: u64 = optional 3600,
+    }
+
+    /// How requests are joined.
+    #[derive(PartialEq)]
+    #[serde(default)]
+    pub struct BatchFile {
+        /// Rows of one model that may wait before new ones get 503, 1 to 1000000.
+        pub queue_rows_max: usize = optional 1024,
+        /// Input bytes of all models that may wait, from one request body (33554432) on.
+        pub queue_bytes_max: usize = optional 268_435_456,
+        /// Longest wait for a fuller batch while a thread is idle, milliseconds, 0 to 50. With 0 requests are joined
+        /// only while all threads are busy; more trades latency for throughput.
+        pub linger_ms: u64 = optional 0,
+    }
+
+    /// What runs models.
+    #[derive(PartialEq)]
+    #[serde(default)]
+    pub struct EngineFile {
+        /// Threads that run models, 1 to 256; 0 takes one for each core.
+        pub threads: usize = optional 0,
+    }
+
+    /// How the node goes.
+    #[derive(PartialEq)]
+    #[serde(default)]
+    pub struct StopFile {
+        /// How long it says `draining` and still answers, so that routers notice, milliseconds, 0 to 60000.
+        pub notice_ms: u64 = optional 1500,
+        /// How long accepted requests may then take, seconds, 1 to 600.
+        pub grace_s: u64 = optional 30,
+    }
+}
+
+impl Default for CacheFile {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 256 << 20,
+            disk_bytes: 1 << 30,
+            ttl_s: 3_600,
+        }
+    }
+}
+impl Default for BatchFile {
+    fn default() -> Self {
+        Self {
+            queue_rows_max: 1_024,
+            queue_bytes_max: 256 << 20,
+            linger_ms: 0,
+        }
+    }
+}
+impl Default for EngineFile {
+    fn default() -> Self {
+        Self { threads: 0 }
+    }
+}
+impl Default for StopFile {
+    fn default() -> Self {
+        Self {
+            notice_ms: 1_500,
+            grace_s: 30,
+        }
+    }
+}
+
+/// The door for requests, checked.
+#[derive(Clone, Debug)]
+pub struct IngressConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Certificate chain.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// A listener without TLS.
+    pub plain: Option<String>,
+}
+
+/// A node's configuration, checked.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Folder of the node's identity.
+    pub identity: PathBuf,
+    /// File of the trust bundle.
+    pub trust: PathBuf,
+    /// The node's data folder.
+    pub data: PathBuf,
+    /// What hardware this is.
+    pub class: NodeClass,
+    /// `host:port` of the control plane.
+    pub control_plane: String,
+    /// The door for requests.
+    pub ingress: IngressConfig,
+    /// Bounds of the result cache.
+    pub cache: CacheConfig,
+    /// Bounds of the queue, and the number of engine threads.
+    pub bounds: Bounds,
+    /// How long it says that it goes, and still answers.
+    pub notice: Duration,
+    /// How long accepted requests may take after that.
+    pub grace: Duration,
+    /// Where logs and traces go.
+    pub telemetry: TelemetryFile,
+}
+
+impl NodeConfig {
+    /// Reads and checks the file at `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key that is wrong.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::checked(runtime::config::read(path)?, path)
+    }
+
+    /// Checks what the file at `path` says.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] names the key.
+    pub fn checked(file: NodeFile, path: &Path) -> Result<Self, ConfigError> {
+        let NodeFile {
+            cache,
+            batch,
+            engine,
+            stop,
+            ingress,
+            ..
+        } = &file;
+        within("cache.ttl-s", cache.ttl_s, 1, 604_800)?;
+        within("batch.queue-rows-max", batch.queue_rows_max, 1, 1_000_000)?;
+        within(
+            "batch.queue-bytes-max",
+            batch.queue_bytes_max,
+            INFER_BODY_BYTES_MAX,
+            usize::MAX,
+        )?;
+        within("batch.linger-ms", batch.linger_ms, 0, 50)?;
+        within("engine.threads", engine.threads, 0, 256)?;
+        within("stop.notice-ms", stop.notice_ms, 0, 60_000)?;
+        within("stop.grace-s", stop.grace_s, 1, 600)?;
+        let data = relative_to(path, &file.data);
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let plain = ingress.plain.as_ref().map(|text| match text.strip_prefix("unix:") {
+            Some(socket) => format!("unix:{}", relative_to(path, Path::new(socket)).display()),
+            None => text.clone(),
+        });
+        Ok(Self {
+            ingress: IngressConfig {
+                listen: ingress.listen,
+                certificate: relative_to(path, &ingress.certificate),
+                key: relative_to(path, &ingress.key),
+                plain,
+            },
+            cache: CacheConfig {
+                memory_bytes: cache.memory_bytes,
+                disk_bytes: cache.disk_bytes,
+                ttl: Duration::from_secs(cache.ttl_s),
+                folder: data.join("results"),
+            },
+            bounds: Bounds {
+                rows_max: batch.queue_rows_max,
+                bytes_max: batch.queue_bytes_max,
+                linger: Duration::from_millis(batch.linger_ms),
+                threads: if engine.threads == 0 { cores() } else { engine.threads },
+            },
+            notice: Duration::from_millis(stop.notice_ms),
+            grace: Duration::from_secs(stop.grace_s),
+            identity: relative_to(path, &file.identity),
+            trust: relative_to(path, &file.trust),
+            data,
+            class: file.class,
+            control_plane: file.control_plane,
+            telemetry: file.telemetry,
+        })
+    }
+}
+
+fn within<N: PartialOrd + std::fmt::Display>(key: &'static str, found: N, min: N, max: N) -> Result<(), ConfigError> {
+    if found < min || found > max {
+        return Err(ConfigError::Value {
+            key,
+            reason: format!("is {found}, allowed is {min} to {max}"),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use runtime::config::Example;
+
+    use super::*;
+
+    fn checked(text: &str) -> Result<NodeConfig, String> {
+        let file = runtime::config::parse::<NodeFile>(text)?;
+        NodeConfig::checked(file, Path::new("/etc/meridian/node.toml")).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_example_is_a_good_configuration_and_shows_the_defaults() {
+        let example = NodeFile::example("");
+        let config = checked(&example).unwrap();
+        assert_eq!(config.cache.folder, Path::new("/etc/meridian/data/results"));
+        assert_eq!(config.ingress.certificate, Path::new("/etc/meridian/ingress/cert.pem"));
+        let shown: String = example
+            .lines()
+            .map(|l| l.strip_prefix("# ").filter(|l| l.contains(" = ")).unwrap_or(l))
+            .fold(String::new(), |all, l| all + l + "\n");
+        let shown = runtime::config::parse::<NodeFile>(&shown).unwrap();
+        assert_eq!((shown.cache, shown.batch), (CacheFile::default(), BatchFile::default()));
+        assert_eq!((shown.engine, shown.stop), (EngineFile::default(), StopFile::default()));
+    }
+
+    #[test]
+    fn a_value_out_of_bounds_is_refused_by_its_key() {
+        let example = NodeFile::example("");
+        for (table, line, says) in [
+            ("batch", "linger-ms = 51", "`batch.linger-ms` is 51, allowed is 0 to 50"),
+            ("batch", "queue-rows-max = 0", "`batch.queue-rows-max` is 0"),
+            ("cache", "ttl-s = 0", "`cache.ttl-s` is 0"),
+            ("engine", "threads = 257", "`engine.threads` is 257"),
+            ("stop", "grace-s = 0", "`stop.grace-s` is 0"),
+            ("stop", "grace = 1", "grace"),
+        ] {
+            let text = example.replace(&format!("[{table}]\n"), &format!("[{table}]\n{line}\n"));
+            let error = checked(&text).unwrap_err();
+            assert!(error.contains(says), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_unix_socket_lies_beside_the_file_that_names_it() {
+        let text = NodeFile::example("").replace("# plain = \"127.0.0.1:0\"", "plain = \"unix:run/node.sock\"");
+        assert_eq!(
+            checked(&text).unwrap().ingress.plain.unwrap(),
+            "unix:/etc/meridian/run/node.sock"
+        );
+    }
+}
