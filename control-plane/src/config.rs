@@ -8,6 +8,9 @@ use runtime::telemetry::TelemetryFile;
 
 use crate::state::maker::Terms;
 
+/// A follower that hears nothing for 90 s takes the connection for dead.
+const RENEW_S_MAX: u64 = 60;
+
 runtime::config_file! {
     /// The file, key by key. Paths are relative to the file.
     pub struct ControlPlaneFile {
@@ -45,7 +48,7 @@ runtime::config_file! {
     pub struct RolloutFile {
         /// How long a region state may be accepted, seconds, 2 to 604800.
         pub state_ttl_s: u64 = required 300,
-        /// How often states are renewed, seconds, 1 to half of `state-ttl-s`.
+        /// How often states are renewed, seconds, 1 to 60 and at most half of `state-ttl-s`.
         pub renew_s: u64 = required 60,
     }
     /// `[store]`.
@@ -119,7 +122,7 @@ impl Config {
         };
         let from_file = |named: &Path| config::relative_to(path, named);
         let ttl_s = within("rollout.state-ttl-s", file.rollout.state_ttl_s, 2, 604_800)?;
-        let renew_s = within("rollout.renew-s", file.rollout.renew_s, 1, ttl_s / 2)?;
+        let renew_s = within("rollout.renew-s", file.rollout.renew_s, 1, RENEW_S_MAX.min(ttl_s / 2))?;
         let store_bytes_max = within("store.bytes-max", file.store.bytes_max, 1 << 20, u64::MAX)?;
         Ok(Self {
             identity: from_file(&file.identity),
@@ -167,6 +170,6 @@ mod tests {
     fn a_state_is_renewed_well_before_it_expires_or_the_file_is_refused() {
         let file: ControlPlaneFile = parse(&example().replace("renew-s = 60", "renew-s = 200")).unwrap();
         let wrong = Config::new(file, Path::new("c.toml")).unwrap_err();
-        assert_eq!(wrong.to_string(), "`rollout.renew-s` is 200, allowed is 1 to 150");
+        assert_eq!(wrong.to_string(), "`rollout.renew-s` is 200, allowed is 1 to 60");
     }
 }

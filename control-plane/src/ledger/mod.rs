@@ -90,8 +90,8 @@ impl Ledger {
         instruments: crate::metrics::Instruments,
     ) -> Result<(Self, Writer), OpenError> {
         let (mut fleet, mut time) = (Fleet::default(), 0);
-        for index in 0..log.size() {
-            let leaf = log.entry(index)?;
+        for leaf in log.entries(0) {
+            let (leaf, index) = (leaf?, fleet.epoch);
             let fold = |source| OpenError::Fold { index, source };
             fleet.apply(&leaf).map_err(fold)?;
             time = Leaf::decode(&leaf).map_err(fold)?.0.time;
