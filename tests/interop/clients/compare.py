@@ -1,6 +1,6 @@
 """Asks a fleet with tritonclient (binary tensors, its default) and compares every number with ONNX Runtime's.
 
-    python3 numbers.py NAME=HOST:PORT ..    environment: CA (a PEM file), KEY (an API key), ZOO (folder of the recipes)
+    python3 compare.py NAME=HOST:PORT ..    environment: CA (a PEM file), KEY (an API key), ZOO (folder of the recipes)
 
 ONNX Runtime runs the f32 model of the recipe `magika`. What the recipe declares is what must hold: of `[checks]` the
 bounds of f32, or those of int8 where the signed plan chose that variant. The steps around the model (file ends, softmax
