@@ -95,7 +95,7 @@ pub const ONNX_BYTES_MAX: u64 = 2 << 30;
 pub const GRAPH_NODES_MAX: usize = 8192;
 /// Messages (nodes, attributes, tensors, dimensions) inside one ONNX file: each costs more memory decoded than in the file.
 pub const GRAPH_MESSAGES_MAX: usize = 1 << 18;
-/// One tensor inside a model for one row of input, bytes.
+/// One tensor inside a model during one run, bytes.
 pub const GRAPH_TENSOR_BYTES_MAX: u64 = 512 << 20;
 /// Rows that the engine runs at once; more rows are cut into runs of this many.
 pub const RUN_ROWS_MAX: usize = 32;

@@ -7,22 +7,19 @@
 //! Invariant: equal input gives equal output shape and rows in the order they came, however they were cut and padded.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use proto::limits::{GRAPH_TENSOR_BYTES_MAX, PLANS_MAX, RUN_ROWS_MAX};
+use proto::limits::{PLANS_MAX, RUN_ROWS_MAX};
 use proto::manifest::{Dim, TensorSpec};
 use proto::oip;
 use tract_onnx::pb::ModelProto;
-use tract_onnx::prelude::{
-    Datum, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, IntoTValue, IntoTensor, TDim, TVec,
-    TractResult, TypedRunnableModel,
-};
-use tract_onnx::tract_core::internal::bail;
+use tract_onnx::prelude::{InferenceModel, IntoTValue, IntoTensor, TVec};
 
 use crate::{LoadError, RunError, onnx, tensor};
 
-type Plan = Arc<TypedRunnableModel>;
+mod plan;
+use plan::{AnyPlan, Plan, guarded};
+
 type Shapes = Vec<Vec<usize>>;
 /// A plan being made or made: threads that want the same one wait for the first.
 type Slot = Arc<Mutex<Option<Plan>>>;
@@ -37,7 +34,7 @@ pub struct Graph {
 
 enum Plans {
     /// One plan for all shapes.
-    Any(Plan),
+    Any(AnyPlan),
     /// Plans per shape, the least recently used first.
     Exact {
         model: Box<InferenceModel>,
@@ -56,21 +53,13 @@ impl Graph {
         onnx::strip_notes(graph);
         onnx::expand_weights(graph);
         let convolves = graph.node.iter().any(|node| node.op_type.contains("Conv"));
-        let inputs_in_file: Vec<String> = graph.input.iter().map(|info| info.name.clone()).collect();
         let batched = onnx::batched(&described.inputs, &described.outputs);
-        let parsed = guarded(|| {
-            Ok(tract_onnx::onnx()
-                .with_ignore_value_info(true)
-                .parse(&model, None)?
-                .model)
-        })?;
+        let parsed = plan::parse(&model, &described.inputs)?;
         drop(model);
-        let mut parsed = parsed;
-        order_inputs(&mut parsed, &described.inputs, &inputs_in_file)?;
         let symbolic = if convolves || !has_free_axes(&described.inputs) {
             None
         } else {
-            guarded(|| plan_for_any(parsed.clone(), &described.inputs)).ok()
+            plan::for_any(parsed.clone(), &described.inputs).ok()
         };
         let plans = match symbolic {
             Some(plan) => Plans::Any(plan),
@@ -150,16 +139,19 @@ impl Graph {
         Ok(parts.into_iter().filter_map(tensor::join_rows).collect())
     }
 
-    /// Runs one row of zeros: makes the plan of a first call, and shows whether the graph runs at all.
-    pub(crate) fn try_zeros(&self) -> Result<(), RunError> {
-        let zeros: Option<Vec<oip::Tensor>> = self.inputs.iter().map(zero_row).collect();
+    /// Runs rows of zeros: makes the plan of a first call of that many rows, and shows whether the graph runs at all.
+    pub(crate) fn try_zeros(&self, rows: usize) -> Result<(), RunError> {
+        let zeros: Option<Vec<oip::Tensor>> = self.inputs.iter().map(|spec| zeros(spec, rows)).collect();
         zeros.map_or(Ok(()), |zeros| self.run(&zeros).map(drop))
     }
 
     fn run_once(&self, inputs: &[oip::Tensor]) -> Result<Vec<oip::Tensor>, RunError> {
         let engine = |detail: String| RunError::Engine { detail };
         let plan = match &self.plans {
-            Plans::Any(plan) => plan.clone(),
+            Plans::Any(any) => match any.too_large(&self.inputs, inputs) {
+                Some(bytes) => return Err(self.too_large(bytes)),
+                None => any.plan.clone(),
+            },
             Plans::Exact { model, kept } => self
                 .exact_plan(model, kept, inputs)
                 .map_err(|e| engine(e.to_string()))?,
@@ -174,6 +166,15 @@ impl Graph {
             .map_err(engine)
     }
 
+    fn too_large(&self, bytes: u64) -> RunError {
+        let free = |spec: &&TensorSpec| spec.shape.iter().any(|dim| matches!(dim, Dim::Named(_)));
+        let input = self.inputs.iter().find(free).map_or("", |spec| spec.name.as_str());
+        RunError::input(
+            input,
+            format!("is so long that the model would make a tensor of {bytes} bytes; send shorter rows"),
+        )
+    }
+
     fn exact_plan(
         &self,
         model: &InferenceModel,
@@ -186,25 +187,18 @@ impl Graph {
         if let Some(plan) = made.as_ref() {
             return Ok(plan.clone());
         }
-        let plan = guarded(|| {
-            let mut model = model.clone();
-            for (i, (spec, shape)) in self.inputs.iter().zip(&shapes).enumerate() {
-                let datum = tensor::datum_of(spec.datatype).unwrap_or(f32::datum_type());
-                model.set_input_fact(i, InferenceFact::dt_shape(datum, shape))?;
-            }
-            ready(model)
-        })?;
+        let plan = plan::for_shapes(model, &self.inputs, &shapes)?;
         *made = Some(plan.clone());
         Ok(plan)
     }
 }
 
-fn zero_row(spec: &TensorSpec) -> Option<oip::Tensor> {
+fn zeros(spec: &TensorSpec, rows: usize) -> Option<oip::Tensor> {
     /// A length that sequences commonly have.
     const LENGTH: usize = 16;
     let size = |(axis, dim): (usize, &Dim)| match dim {
         Dim::Fixed(size) => usize::try_from(*size).ok(),
-        Dim::Named(_) => Some(if axis == 0 { 1 } else { LENGTH }),
+        Dim::Named(_) => Some(if axis == 0 { rows } else { LENGTH }),
     };
     let shape = spec.shape.iter().enumerate().map(size).collect::<Option<Vec<_>>>()?;
     let bytes = tensor::elements(&shape)?.checked_mul(spec.datatype.element_bytes()?)?;
@@ -245,73 +239,6 @@ fn has_free_axes(inputs: &[TensorSpec]) -> bool {
         .iter()
         .flat_map(|spec| &spec.shape)
         .any(|dim| matches!(dim, Dim::Named(_)))
-}
-
-/// Makes the engine take its inputs in the order of the description. They differ where the file lists constants as inputs.
-fn order_inputs(model: &mut InferenceModel, wanted: &[TensorSpec], in_file: &[String]) -> Result<(), LoadError> {
-    let plan = |detail: String| LoadError::Plan { detail };
-    let found: Vec<String> = model
-        .input_outlets()
-        .map_err(|e| plan(e.to_string()))?
-        .iter()
-        .map(|outlet| model.node(outlet.node).name.clone())
-        .collect();
-    if found.iter().ne(wanted.iter().map(|spec| &spec.name)) {
-        let file = in_file.join(", ");
-        return Err(plan(format!(
-            "the graph needs [{}] but declares [{file}]",
-            found.join(", ")
-        )));
-    }
-    Ok(())
-}
-
-fn plan_for_any(mut model: InferenceModel, inputs: &[TensorSpec]) -> TractResult<Plan> {
-    let scope = model.symbols.clone();
-    for (i, spec) in inputs.iter().enumerate() {
-        let dims = spec.shape.iter().map(|dim| match dim {
-            Dim::Fixed(size) => TDim::Val(i64::from(*size)),
-            Dim::Named(name) => scope.sym(name).into(),
-        });
-        let datum = tensor::datum_of(spec.datatype).unwrap_or(f32::datum_type());
-        model.set_input_fact(i, InferenceFact::dt_shape(datum, dims.collect::<TVec<TDim>>()))?;
-    }
-    ready(model)
-}
-
-/// Shapes are known for every tensor before anything is folded or run: what a small file blows up to is refused here.
-fn ready(model: InferenceModel) -> TractResult<Plan> {
-    let typed = model.into_typed()?;
-    for node in typed.nodes() {
-        for fact in &node.outputs {
-            let elements = fact.fact.shape.volume().to_i64().unwrap_or(0);
-            let bytes = u64::try_from(elements)?.saturating_mul(u64::try_from(fact.fact.datum_type.size_of())?);
-            let per_row = bytes / u64::try_from(RUN_ROWS_MAX)?;
-            if per_row > GRAPH_TENSOR_BYTES_MAX {
-                bail!("node `{}` makes a tensor of {bytes} bytes", node.name);
-            }
-        }
-    }
-    typed.into_optimized()?.into_runnable()
-}
-
-/// Runs engine code; a panic or an error becomes text that names the node.
-fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, LoadError> {
-    let outcome = catch_unwind(AssertUnwindSafe(work));
-    let detail = match outcome {
-        Ok(Ok(value)) => return Ok(value),
-        Ok(Err(error)) => format!("{error:#}"),
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied());
-            format!("the engine panicked: {}", text.unwrap_or("without a message"))
-        }
-    };
-    Err(LoadError::Plan {
-        detail: detail.chars().take(600).collect(),
-    })
 }
 
 #[cfg(test)]

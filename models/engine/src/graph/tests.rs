@@ -125,9 +125,22 @@ fn a_file_that_blows_up_when_run_is_refused_by_its_inferred_shapes() {
         values::of_floats("b", vec![1, 1 << 20], &ramp(1 << 20)),
     );
     let file = model(&[("x", &[1, 1])], &[("y", &[1 << 17, 1 << 20])], nodes, vec![a, b]);
-    let tried = Graph::new(onnx::decode(&file).unwrap()).map(|graph| graph.try_zeros().unwrap_err().to_string());
+    let tried = Graph::new(onnx::decode(&file).unwrap()).map(|graph| graph.try_zeros(1).unwrap_err().to_string());
     let text = tried.unwrap_or_else(|e| e.to_string());
     assert!(text.contains("the-mul"), "{text}");
+}
+
+#[test]
+fn a_row_so_long_that_it_would_take_all_memory_is_the_clients_fault() {
+    let nodes = vec![node("Transpose", &["x"], "t"), node("MatMul", &["x", "t"], "y")];
+    let nodes = vec![with_ints(nodes[0].clone(), "perm", &[0, 2, 1]), nodes[1].clone()];
+    let file = model(&[("x", &[-1, -1, 1])], &[("y", &[-1, -1, -1])], nodes, vec![]);
+    let graph = graph(&file);
+    assert!(graph.any_shape());
+    assert!(graph.run(&[of_f32s("x", vec![1, 9, 1], &ramp(9))]).is_ok());
+    let long = 1 << 16;
+    let error = graph.run(&[of_f32s("x", vec![1, long, 1], &ramp(long))]).unwrap_err();
+    assert!(error.is_clients(), "{error}");
 }
 
 #[test]

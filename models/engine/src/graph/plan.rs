@@ -1,0 +1,165 @@
+//! Plans of the engine: how a parsed graph becomes something that runs, and what a run may take.
+//!
+//! Every call into the engine passes [`guarded`], so a panic inside it is an error here.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use proto::limits::GRAPH_TENSOR_BYTES_MAX;
+use proto::manifest::{Dim, TensorSpec};
+use proto::oip;
+use tract_onnx::pb::ModelProto;
+use tract_onnx::prelude::{
+    Datum, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, Symbol, SymbolValues, TDim, TVec,
+    TractResult, TypedModel, TypedRunnableModel,
+};
+use tract_onnx::tract_core::internal::bail;
+
+use crate::{LoadError, tensor};
+
+pub(super) type Plan = Arc<TypedRunnableModel>;
+
+/// A plan for every shape, and the sizes that its tensors take by the sizes that a request chooses.
+pub(super) struct AnyPlan {
+    pub(super) plan: Plan,
+    /// For each free axis of the inputs, in order, its symbol.
+    symbols: Vec<Symbol>,
+    /// Distinct sizes of tensors, in bytes, that depend on the symbols.
+    sizes: Vec<TDim>,
+}
+
+/// Parses a decoded model for the engine.
+pub(super) fn parse(model: &ModelProto, inputs: &[TensorSpec]) -> Result<InferenceModel, LoadError> {
+    let parsed = guarded(|| {
+        let parsed = tract_onnx::onnx()
+            .with_ignore_value_info(true)
+            .parse(model, None)?
+            .model;
+        let outlets = parsed.input_outlets()?.iter();
+        let names: Vec<String> = outlets.map(|outlet| parsed.node(outlet.node).name.clone()).collect();
+        Ok((parsed, names))
+    });
+    let (parsed, names) = parsed?;
+    if names.iter().eq(inputs.iter().map(|spec| &spec.name)) {
+        return Ok(parsed);
+    }
+    let declared: Vec<&str> = inputs.iter().map(|spec| spec.name.as_str()).collect();
+    let detail = format!(
+        "the graph needs [{}] but declares [{}]",
+        names.join(", "),
+        declared.join(", ")
+    );
+    Err(LoadError::Plan { detail })
+}
+
+/// Makes one plan for every shape; free axes of one name share a symbol.
+pub(super) fn for_any(mut model: InferenceModel, inputs: &[TensorSpec]) -> Result<AnyPlan, LoadError> {
+    guarded(|| {
+        let scope = model.symbols.clone();
+        let mut symbols = Vec::new();
+        for (i, spec) in inputs.iter().enumerate() {
+            let dims = spec.shape.iter().map(|dim| match dim {
+                Dim::Fixed(size) => TDim::Val(i64::from(*size)),
+                Dim::Named(name) => {
+                    let symbol = scope.sym(name);
+                    symbols.push(symbol.clone());
+                    symbol.into()
+                }
+            });
+            let shape: TVec<TDim> = dims.collect();
+            let datum = tensor::datum_of(spec.datatype).unwrap_or(f32::datum_type());
+            model.set_input_fact(i, InferenceFact::dt_shape(datum, shape))?;
+        }
+        let typed = model.into_typed()?;
+        let sizes = sizes(&typed)?;
+        Ok(AnyPlan {
+            plan: typed.into_optimized()?.into_runnable()?,
+            symbols,
+            sizes,
+        })
+    })
+}
+
+/// Makes a plan for exactly these shapes.
+pub(super) fn for_shapes(
+    model: &InferenceModel,
+    inputs: &[TensorSpec],
+    shapes: &[Vec<usize>],
+) -> Result<Plan, LoadError> {
+    guarded(|| {
+        let mut model = model.clone();
+        for (i, (spec, shape)) in inputs.iter().zip(shapes).enumerate() {
+            let datum = tensor::datum_of(spec.datatype).unwrap_or(f32::datum_type());
+            model.set_input_fact(i, InferenceFact::dt_shape(datum, shape))?;
+        }
+        let typed = model.into_typed()?;
+        sizes(&typed)?;
+        typed.into_optimized()?.into_runnable()
+    })
+}
+
+impl AnyPlan {
+    /// The largest tensor, in bytes, that a run of these inputs would make, if that is more than allowed.
+    pub(super) fn too_large(&self, specs: &[TensorSpec], inputs: &[oip::Tensor]) -> Option<u64> {
+        let free = specs
+            .iter()
+            .zip(inputs)
+            .flat_map(|(spec, input)| spec.shape.iter().zip(&input.shape));
+        let chosen = free
+            .filter(|(dim, _)| matches!(dim, Dim::Named(_)))
+            .map(|(_, size)| *size);
+        let mut values = SymbolValues::default();
+        for (symbol, size) in self.symbols.iter().zip(chosen) {
+            values.set(symbol, i64::try_from(size).unwrap_or(i64::MAX));
+        }
+        let bytes = self
+            .sizes
+            .iter()
+            .filter_map(|size| size.eval_to_i64(&values).ok())
+            .max()?;
+        u64::try_from(bytes)
+            .ok()
+            .filter(|bytes| *bytes > GRAPH_TENSOR_BYTES_MAX)
+    }
+}
+
+/// Sizes of all tensors in bytes, those that depend on symbols. Shapes are known before anything is folded or run, so what a
+/// small file blows up to is refused here.
+fn sizes(model: &TypedModel) -> TractResult<Vec<TDim>> {
+    let mut distinct = BTreeMap::new();
+    for node in model.nodes() {
+        for fact in node.outputs.iter().map(|outlet| &outlet.fact) {
+            let bytes = fact.shape.volume() * i64::try_from(fact.datum_type.size_of())?;
+            match bytes.to_i64() {
+                Ok(bytes) if u64::try_from(bytes)? > GRAPH_TENSOR_BYTES_MAX => {
+                    bail!(
+                        "node `{}` makes a tensor of {bytes} bytes, allowed are {GRAPH_TENSOR_BYTES_MAX}",
+                        node.name
+                    )
+                }
+                Ok(_) => {}
+                Err(_) => drop(distinct.insert(bytes.to_string(), bytes)),
+            }
+        }
+    }
+    Ok(distinct.into_values().collect())
+}
+
+/// Runs engine code; a panic or an error becomes text that names the node.
+pub(super) fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, LoadError> {
+    let detail = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            format!("the engine panicked: {}", text.unwrap_or("without a message"))
+        }
+    };
+    /// Enough for a cause and the node it names.
+    const CHARS_MAX: usize = 600;
+    Err(LoadError::Plan {
+        detail: detail.chars().take(CHARS_MAX).collect(),
+    })
+}
