@@ -82,7 +82,7 @@ runtime::config_file! {
     }
 
     /// What runs models.
-    #[derive(PartialEq)]
+    #[derive(Default, PartialEq)]
     #[serde(default)]
     pub struct EngineFile {
         /// Threads that run models, 1 to 256; 0 takes one for each core.
@@ -116,11 +116,6 @@ impl Default for BatchFile {
             queue_bytes_max: 256 << 20,
             linger_ms: 0,
         }
-    }
-}
-impl Default for EngineFile {
-    fn default() -> Self {
-        Self { threads: 0 }
     }
 }
 impl Default for StopFile {

@@ -1,1 +1,3 @@
-//! Meridian.
+//! What judges the fleet as a whole.
+
+pub mod load;

@@ -1,0 +1,39 @@
+//! `cargo load SUITE`: measures, and prints a table or one JSON object a line.
+
+use clap::{Parser, ValueEnum};
+use meridian_tests::load::{serving, table};
+
+/// Measures Meridian side by side with what it is to be compared with.
+#[derive(Parser)]
+struct Args {
+    /// What to measure.
+    suite: Suite,
+    /// Prints one JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Requests of each figure.
+    #[arg(long, default_value_t = 5_000)]
+    requests: u32,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Suite {
+    /// A node's own latency, and answers out of its cache.
+    Serving,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let figures = match args.suite {
+        Suite::Serving => serving::run(args.requests).await?,
+    };
+    if args.json {
+        for figure in &figures {
+            println!("{}", serde_json::to_string(figure)?);
+        }
+    } else {
+        print!("{}", table(&figures));
+    }
+    Ok(())
+}
