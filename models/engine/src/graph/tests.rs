@@ -132,8 +132,8 @@ fn a_file_that_blows_up_when_run_is_refused_by_its_inferred_shapes() {
 
 #[test]
 fn a_row_so_long_that_it_would_take_all_memory_is_the_clients_fault() {
-    let nodes = vec![node("Transpose", &["x"], "t"), node("MatMul", &["x", "t"], "y")];
-    let nodes = vec![with_ints(nodes[0].clone(), "perm", &[0, 2, 1]), nodes[1].clone()];
+    let turn = with_ints(node("Transpose", &["x"], "t"), "perm", &[0, 2, 1]);
+    let nodes = vec![turn, node("MatMul", &["x", "t"], "y")];
     let file = model(&[("x", &[-1, -1, 1])], &[("y", &[-1, -1, -1])], nodes, vec![]);
     let graph = graph(&file);
     assert!(graph.any_shape());
