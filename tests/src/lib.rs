@@ -1,3 +1,8 @@
-//! What judges the fleet as a whole.
+//! What judges the fleet as a whole: real processes, real sockets, seeded faults.
+//!
+//! [`scale`] says how long a test may take, [`seed`] makes its chances repeatable, [`load`] measures. The whole-fleet
+//! tests lie in `tests/tests/`, foreign clients and verifiers in `tests/interop/`.
 
 pub mod load;
+pub mod scale;
+pub mod seed;

@@ -87,7 +87,9 @@ async fn prepare(options: &cli::Publish) -> Result<Made> {
         let source = source::find(&options)?;
         make::make(&exe, source)
     };
-    tokio::task::spawn_blocking(work).await.context("the thread that makes the package ended")?
+    tokio::task::spawn_blocking(work)
+        .await
+        .context("the thread that makes the package ended")?
 }
 
 fn show(made: &Made) {
@@ -97,19 +99,35 @@ fn show(made: &Made) {
         let m = trial.measured;
         vec![
             trial.id.to_string(),
-            if trial.bytes == 0 { dash() } else { output::bytes(trial.bytes) },
-            if trial.bytes == 0 { dash() } else { ratio(f32_bytes, trial.bytes) },
+            if trial.bytes == 0 {
+                dash()
+            } else {
+                output::bytes(trial.bytes)
+            },
+            if trial.bytes == 0 {
+                dash()
+            } else {
+                ratio(f32_bytes, trial.bytes)
+            },
             m.map_or_else(dash, |m| format!("{:.5}", m.cosine_min)),
             m.map_or_else(dash, |m| format!("{:.1} %", m.top1_share * 100.0)),
             m.map_or_else(dash, |m| format!("{:.2e}", m.abs_max)),
             m.map_or_else(dash, |m| milliseconds(m.row_us)),
             m.map_or_else(dash, |m| milliseconds(m.rows8_us)),
-            trial.refused.as_ref().map_or_else(|| paint(GOOD, "offered"), |_| paint(BAD, "not offered")),
+            trial
+                .refused
+                .as_ref()
+                .map_or_else(|| paint(GOOD, "offered"), |_| paint(BAD, "not offered")),
         ]
     };
-    let head = ["variant", "size", "smaller", "cosine", "top-1", "differs", "1 row", "8 rows", "verdict"];
+    let head = [
+        "variant", "size", "smaller", "cosine", "top-1", "differs", "1 row", "8 rows", "verdict",
+    ];
     let rows: Vec<_> = made.trials.iter().map(row).collect();
-    say(&format!("{}: {} golden vectors, {}", manifest.model, made.vectors, made.golden_from));
+    say(&format!(
+        "{}: {} golden vectors, {}",
+        manifest.model, made.vectors, made.golden_from
+    ));
     say(&output::table(&head, &rows, &head[1..8]));
     for trial in &made.trials {
         if let Some(why) = &trial.refused {
@@ -126,7 +144,11 @@ fn dash() -> String {
 }
 
 fn milliseconds(us: u32) -> String {
-    if us == 0 { dash() } else { format!("{:.2} ms", f64::from(us) / 1000.0) }
+    if us == 0 {
+        dash()
+    } else {
+        format!("{:.2} ms", f64::from(us) / 1000.0)
+    }
 }
 
 /// `3.9x`, rounded down.
@@ -143,9 +165,14 @@ fn facts(made: &Made, sent: Option<&upload::Sent>) -> serde_json::Value {
             "rows8_us": m.map(|m| m.rows8_us), "load_us": m.map(|m| m.load_us), "refused": t.refused})
     };
     let trials: Vec<_> = made.trials.iter().map(trial).collect();
-    let proposals: Vec<_> = made.manifest.proposals.iter().map(|p| serde_json::json!({"class": p.class, "variant": p.variant, "why": p.why})).collect();
+    let proposals: Vec<_> = made
+        .manifest
+        .proposals
+        .iter()
+        .map(|p| serde_json::json!({"class": p.class, "variant": p.variant, "why": p.why}))
+        .collect();
     serde_json::json!({"model": made.manifest.model, "variants": trials, "proposals": proposals,
-        "version": sent.map(|s| s.release.version), "manifest": sent.map(|s| s.manifest),
+        "release": sent.map(|s| s.release.to_string()), "version": sent.map(|s| s.release.version), "manifest": sent.map(|s| s.manifest),
         "entry": sent.map(|s| s.entry), "sent_bytes": sent.map(|s| s.sent_bytes)})
 }
 

@@ -42,7 +42,10 @@ impl Vector {
     #[must_use]
     pub fn request_json(&self) -> Vec<u8> {
         let empty = |name: &str| json!({"name": name});
-        let inputs = self.inputs.iter().map(|t| tensor_to_json(t).map_or_else(|_| empty(&t.name), |t| json!(t)));
+        let inputs = self
+            .inputs
+            .iter()
+            .map(|t| tensor_to_json(t).map_or_else(|_| empty(&t.name), |t| json!(t)));
         json!({"inputs": inputs.collect::<Vec<_>>()}).to_string().into_bytes()
     }
 
@@ -67,7 +70,11 @@ impl Vector {
             return Ok(());
         }
         let (cosine_min, top1_share, abs_max) = (found.cosine_min, found.top1_share, found.abs_max);
-        Err(AnswerError::Differs { cosine_min, top1_share, abs_max })
+        Err(AnswerError::Differs {
+            cosine_min,
+            top1_share,
+            abs_max,
+        })
     }
 }
 
@@ -89,6 +96,9 @@ mod tests {
         vector.check_response_json(&answer(json!([0.26, 0.74]))).unwrap();
         let swapped = vector.check_response_json(&answer(json!([0.75, 0.25])));
         assert!(matches!(swapped, Err(AnswerError::Differs { top1_share: 0.0, .. })));
-        assert!(matches!(vector.check_response_json(b"{\"error\":\"x\"}"), Err(AnswerError::Malformed(_))));
+        assert!(matches!(
+            vector.check_response_json(b"{\"error\":\"x\"}"),
+            Err(AnswerError::Malformed(_))
+        ));
     }
 }
