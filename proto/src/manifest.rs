@@ -470,7 +470,7 @@ fn check_file(file: &FileEntry) -> Result<(), DecodeError> {
     match file
         .chunks
         .iter()
-        .find(|c| u64::from(c.bytes) > crate::limits::CHUNK_BYTES_MAX as u64 || c.bytes == 0)
+        .find(|c| !usize::try_from(c.bytes).is_ok_and(|n| (1..=crate::limits::CHUNK_BYTES_MAX).contains(&n)))
     {
         Some(c) => wrong(format!("a chunk of `{}` has {} bytes", file.path, c.bytes)),
         None => Ok(()),

@@ -147,11 +147,12 @@ fn killed_at_any_moment_the_fleet_converges_to_one_digest_and_its_log_verifies()
             .expect("the fleet starts");
         next_version(&world, "before the storm").await;
         let mut chance = Chance::new(seed);
-        let watching = tokio::task::spawn(watch_answers(&world).await);
+        let mut watching = tokio::task::JoinSet::new();
+        watching.spawn(watch_answers(&world).await);
         for number in 0..rounds {
             round(&mut world, number, &mut chance).await;
             assert!(
-                !watching.is_finished(),
+                watching.try_join_next().is_none(),
                 "seed {seed}, round {number}: a request saw what it must not"
             );
         }
@@ -164,7 +165,7 @@ fn killed_at_any_moment_the_fleet_converges_to_one_digest_and_its_log_verifies()
                 _ => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         };
-        watching.abort();
+        watching.abort_all();
         let home = fleet::home::Home::open(&world.folders.home()).expect("the operator's home");
         let copy = tempfile::tempdir().expect("a temporary folder");
         let size = fleet::export::log(&home, copy.path())

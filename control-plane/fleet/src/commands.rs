@@ -9,7 +9,7 @@ use proto::entry::{Body, PlanStatus};
 use proto::ids::{ContentHash, hex};
 use serde_json::json;
 
-use crate::cli::{Audit, Auditor, Ca, Cli, Command, Dev, Log, Node, Region, Rollout, Router, Tenant};
+use crate::cli::{Audit, Auditor, Ca, CaInit, Cli, Command, Dev, Log, Node, Region, Rollout, Router, Tenant};
 use crate::client::Session;
 use crate::home::{self, Home};
 use crate::output::{self, GOOD, paint, say};
@@ -42,18 +42,7 @@ pub async fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
         Command::Diff { left, right } => diff(&open()?, &left, &right, cli.json).await,
-        Command::Ca(Ca::Init(options)) => {
-            issue::init(&dir, &options)?;
-            say(&format!(
-                "made fleet `{}` in {}\n  keep     {}/ca offline: it issues certificates\n  copy     {}/control-plane to the \
-                 control plane's host, then run: control-plane --config control-plane.toml",
-                options.fleet,
-                dir.display(),
-                dir.display(),
-                dir.display()
-            ));
-            Ok(())
-        }
+        Command::Ca(Ca::Init(options)) => init(&dir, &options),
         Command::Region(Region::Add { region, place }) => {
             let logged = Session::connect(open()?)
                 .await?
@@ -93,6 +82,19 @@ pub async fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
     }
+}
+
+fn init(dir: &Path, options: &CaInit) -> Result<()> {
+    issue::init(dir, options)?;
+    say(&format!(
+        "made fleet `{}` in {}\n  keep     {}/ca offline: it issues certificates\n  copy     {}/control-plane to the \
+         control plane's host, then run: control-plane --config control-plane.toml",
+        options.fleet,
+        dir.display(),
+        dir.display(),
+        dir.display()
+    ));
+    Ok(())
 }
 
 async fn run_dev(command: Dev, as_json: bool) -> Result<()> {

@@ -56,7 +56,7 @@ pub fn init(dir: &Path, options: &CaInit) -> Result<()> {
         state_key: PublicKey::of(&state_key),
         operators: vec![Operator {
             name: options.operator.clone(),
-            key: PublicKey::of(&operator.signing_key()),
+            key: PublicKey::of(operator.signing_key()),
         }],
         threshold: 1,
     };
@@ -132,7 +132,7 @@ pub fn node(home: &Home, options: &NodeEnroll) -> Result<PublicKey> {
         options.class, home.endpoints.control_plane, options.ingress
     );
     std::fs::write(out.join("node.toml"), config)?;
-    Ok(PublicKey::of(&Identity::load(&out.join("identity"))?.signing_key()))
+    Ok(PublicKey::of(Identity::load(&out.join("identity"))?.signing_key()))
 }
 
 /// Writes a router's bundle.

@@ -160,7 +160,7 @@ async fn compose(
 }
 
 async fn submit(session: &Session, plan: &Plan) -> Result<()> {
-    let signed = Signed::seal(plan, &session.home.identity.signing_key());
+    let signed = Signed::seal(plan, session.home.identity.signing_key());
     let id = signed.id();
     session.ask(&Request::PutPlan(signed)).await?;
     let body = Body::Plan {
