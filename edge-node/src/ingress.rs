@@ -4,7 +4,7 @@
 //!   head -> authenticate -> residency fence -> deadline -> bounded body -> decode and check against the signature
 //!        -> cache -> coalesce -> queue -> (engine threads) -> encode
 //! ```
-//! Each step is a module; [`infer`] walks them. What a step refuses becomes a [`reply::Problem`] here and nowhere else.
+//! Each step is a module; `infer` walks them. What a step refuses becomes a `reply::Problem` here and nowhere else.
 //!
 //! Never here: a request of a tenant read before its key and boundary were checked; an execution after its deadline; a
 //! payload, key or id in a log, metric or trace.

@@ -1,7 +1,7 @@
 //! Real models, pinned: recipes that say where a model comes from and what its bytes must be, and how to get it.
 //!
 //! A recipe ([`recipe`]) lies in the zoo's folder, beside it what belongs to us: labels, golden vectors, small models.
-//! What is larger comes through the ordinary `pip` client ([`fetch`]); nothing is used before its digest is right.
+//! What is larger comes through the ordinary `pip` client ([`mod@fetch`]); nothing is used before its digest is right.
 
 use std::path::{Path, PathBuf};
 
@@ -77,7 +77,7 @@ pub fn bundled_golden(name: &str) -> Result<Vec<Vector>> {
 /// `fleet zoo ..`
 ///
 /// # Errors
-/// Those of [`read`] and [`fetch`].
+/// Those of [`read`] and [`fetch()`].
 pub async fn run(command: &cli::Zoo, json: bool) -> Result<()> {
     let folder = folder()?;
     match command {

@@ -1,6 +1,6 @@
 //! From what a graph gives to what people ask for: probabilities, sentence vectors, labels.
 //!
-//! Each step is a function on slices; [`Step`] finds its tensors by name and checks their shapes.
+//! Each step is a function on slices; `Step` finds its tensors by name and checks their shapes.
 #![allow(clippy::as_conversions, reason = "counts below 2^24 to f32 in numeric code")]
 
 use std::collections::BTreeMap;

@@ -241,7 +241,10 @@ fn the_variant_of_a_class_is_the_plans_word_and_an_unnamed_class_has_none() {
 }
 
 /// How each rule of a plan can be broken.
-fn broken_plans() -> Vec<(&'static str, fn(&mut Plan))> {
+/// A rule of plans, and what breaks it.
+type Breach = (&'static str, fn(&mut Plan));
+
+fn broken_plans() -> Vec<Breach> {
     vec![
         ("no wave", |p| p.waves.clear()),
         ("too many waves", |p| p.waves = vec![p.waves[2].clone(); WAVES_MAX + 1]),
