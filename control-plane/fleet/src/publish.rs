@@ -83,7 +83,8 @@ pub async fn publish(options: &cli::Publish, dir: &Path, show: bool) -> Result<O
 async fn prepare(options: &cli::Publish) -> Result<Made> {
     let options = options.clone();
     let work = move || {
-        let exe = std::env::current_exe().context("where this program lies")?;
+        // Also when a build has put another file in this program's place meanwhile.
+        let exe = std::path::PathBuf::from("/proc/self/exe");
         let source = source::find(&options)?;
         make::make(&exe, source)
     };

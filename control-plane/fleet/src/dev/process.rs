@@ -81,6 +81,13 @@ async fn build(tree: &Path, folder: &Path) -> Result<()> {
         "-p",
         "geo-router",
     ]);
+    // `cargo run` tells its program about its package; build scripts that watch those variables would build all again.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     if folder.ends_with("release") {
         command.arg("--release");
     }
