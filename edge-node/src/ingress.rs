@@ -101,7 +101,13 @@ impl Service<Request<Incoming>> for Ingress {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let door = Arc::clone(&self.0);
         Box::pin(async move {
-            let mut answer = door.answer(request).await.unwrap_or_else(Problem::into_answer);
+            let (head, body) = request.into_parts();
+            let (request, mut body) = (Request::from_parts(head, ()), Some(body));
+            let answered = door.answer(request, &mut body).await;
+            if let Some(unread) = body {
+                runtime::https::drain(unread).await;
+            }
+            let mut answer = answered.unwrap_or_else(Problem::into_answer);
             reply::sign(&mut answer, &door.parts.node, door.parts.draining.is_cancelled());
             Ok(answer)
         })
@@ -109,10 +115,11 @@ impl Service<Request<Incoming>> for Ingress {
 }
 
 impl Door {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
+    /// Answers one request, and takes its body only if it reads it.
+    async fn answer(&self, request: Request<()>, body: &mut Option<Incoming>) -> Result<Answer, Problem> {
         let parts = &self.parts;
         match route::of(request.method(), request.uri().path())? {
-            Route::Infer(target) => infer::answer(self, &target, request).await,
+            Route::Infer(target) => infer::answer(self, &target, request, body).await,
             Route::Live => Ok(reply::empty(StatusCode::OK)),
             Route::Ready => status::ready(parts),
             Route::Server => Ok(reply::json(&metadata::server())),
@@ -136,7 +143,8 @@ impl Door {
             }
             Route::Checkpoints => {
                 Caller::of(&request, &parts.serving.load()).of_the_fleet()?;
-                status::checkpoints(parts, &self.room, request.into_body()).await
+                let body = body.take().expect("nobody took it before");
+                status::checkpoints(parts, &self.room, body).await
             }
         }
     }

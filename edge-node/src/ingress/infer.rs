@@ -49,7 +49,12 @@ struct Prepared {
 }
 
 /// Answers one request and counts how it ended.
-pub(super) async fn answer(door: &Door, target: &Target, request: Request<Incoming>) -> Result<Answer, Problem> {
+pub(super) async fn answer(
+    door: &Door,
+    target: &Target,
+    request: Request<()>,
+    body: &mut Option<Incoming>,
+) -> Result<Answer, Problem> {
     let span = tracing::info_span!(
         "infer",
         otel.kind = "server",
@@ -66,7 +71,7 @@ pub(super) async fn answer(door: &Door, target: &Target, request: Request<Incomi
         span: &span,
         outcome: Outcome::ClientGone,
     };
-    let result = walk(door, target, request, &span).instrument(span.clone()).await;
+    let result = walk(door, target, request, body, &span).instrument(span.clone()).await;
     end.outcome = result
         .as_ref()
         .map_or_else(|problem| problem.outcome, |_| Outcome::Answered);
@@ -88,7 +93,13 @@ impl Drop for End<'_> {
     }
 }
 
-async fn walk(door: &Door, target: &Target, request: Request<Incoming>, span: &Span) -> Result<Answer, Problem> {
+async fn walk(
+    door: &Door,
+    target: &Target,
+    request: Request<()>,
+    body: &mut Option<Incoming>,
+    span: &Span,
+) -> Result<Answer, Problem> {
     let arrived = clock::instant();
     let parts = &door.parts;
     let set = parts.serving.load();
@@ -102,7 +113,8 @@ async fn walk(door: &Door, target: &Target, request: Request<Incoming>, span: &S
     span.record("model", slot.release.model.as_str());
     span.record("version", slot.release.version.0.get());
     let budget = deadline::of_head(request.headers())?;
-    let (head, incoming) = request.into_parts();
+    let (head, ()) = request.into_parts();
+    let incoming = body.take().expect("nobody took it before");
     let prepared = prepare(door, &slot, &tenant.id, &head.headers, incoming, budget).await?;
     let deadline = arrived + deadline::with_body(budget, prepared.request.timeout_us);
     let bypass = bypasses(&head.headers);

@@ -8,6 +8,7 @@
 //! long its body may take, is decided by the service.
 
 mod client;
+mod drain;
 mod plain;
 mod server;
 mod tls;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use crate::identity::IdentityError;
 
 pub use client::{Body, Client, ClientError, empty, full};
+pub use drain::drain;
 pub use plain::PlainListener;
 pub use server::{serve, serve_plain};
 pub use tls::ServerTls;

@@ -72,7 +72,13 @@ impl Front {
             outcome = tracing::field::Empty
         );
         extract_parent(request.headers(), &span);
-        let (mut response, outcome) = self.decide(request, began, &id, &span).instrument(span.clone()).await;
+        let (head, body) = request.into_parts();
+        let (request, mut body) = (Request::from_parts(head, ()), Some(body));
+        let decided = self.decide(request, &mut body, began, &id, &span);
+        let (mut response, outcome) = decided.instrument(span.clone()).await;
+        if let Some(unread) = body {
+            runtime::https::drain(unread).await;
+        }
         self.instruments.request(outcome);
         span.record("outcome", outcome.name());
         if let Ok(id) = HeaderValue::from_str(&id) {
@@ -80,7 +86,15 @@ impl Front {
         }
         Ok(response)
     }
-    async fn decide(&self, request: Request<Incoming>, began: Instant, id: &str, span: &tracing::Span) -> Reply {
+    /// Decides and carries out; takes the body only if it sends it on.
+    async fn decide(
+        &self,
+        request: Request<()>,
+        body: &mut Option<Incoming>,
+        began: Instant,
+        id: &str,
+        span: &tracing::Span,
+    ) -> Reply {
         let route = door::route(request.uri().path());
         if let Some(reply) = self.local(&route, &request) {
             return reply;
@@ -96,7 +110,7 @@ impl Front {
                 "the router has not heard of its fleet yet: try again",
             );
         };
-        let (mut head, body) = request.into_parts();
+        let (mut head, ()) = request.into_parts();
         let Some(customer) = door::key_hash(&head.headers).and_then(|hash| fleet.customer(&hash).cloned()) else {
             let message = "send `Authorization: Bearer` with a key that is valid here";
             return reply::error(StatusCode::UNAUTHORIZED, Outcome::Unauthorized, message);
@@ -124,6 +138,7 @@ impl Front {
         let path = door::path_for_node(&head);
         let idempotent = door::is_idempotent(&head.method, head.uri.path());
         prepare(&mut head, id);
+        let body = body.take().expect("nobody took it before");
         let job = Job {
             path,
             body: Recording::new(body, self.proxy.budget.clone()),
@@ -142,7 +157,7 @@ impl Front {
         }
     }
     /// Answers what is the router's own, and what is nobody's.
-    fn local(&self, route: &Route, request: &Request<Incoming>) -> Option<Reply> {
+    fn local(&self, route: &Route, request: &Request<()>) -> Option<Reply> {
         let role = request.extensions().get::<Option<Role>>().is_some_and(Option::is_some);
         let of_fleet = role || request.extensions().get::<Transport>() == Some(&Transport::Plain);
         let local = |response| Some((response, Outcome::Local));
