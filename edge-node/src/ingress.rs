@@ -33,6 +33,7 @@ use hyper::service::Service;
 use proto::ids::NodeId;
 use proto::limits::INFER_BODIES_BYTES_MAX;
 use regions::policy::Boundaries;
+use runtime::https::Unread;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Queue;
@@ -101,12 +102,9 @@ impl Service<Request<Incoming>> for Ingress {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let door = Arc::clone(&self.0);
         Box::pin(async move {
-            let (head, body) = request.into_parts();
-            let (request, mut body) = (Request::from_parts(head, ()), Some(body));
+            let (request, mut body) = Unread::split(request);
             let answered = door.answer(request, &mut body).await;
-            if let Some(unread) = body {
-                runtime::https::drain(unread).await;
-            }
+            body.drain().await;
             let mut answer = answered.unwrap_or_else(Problem::into_answer);
             reply::sign(&mut answer, &door.parts.node, door.parts.draining.is_cancelled());
             Ok(answer)
@@ -116,7 +114,7 @@ impl Service<Request<Incoming>> for Ingress {
 
 impl Door {
     /// Answers one request, and takes its body only if it reads it.
-    async fn answer(&self, request: Request<()>, body: &mut Option<Incoming>) -> Result<Answer, Problem> {
+    async fn answer(&self, request: Request<()>, body: &mut Unread) -> Result<Answer, Problem> {
         let parts = &self.parts;
         match route::of(request.method(), request.uri().path())? {
             Route::Infer(target) => infer::answer(self, &target, request, body).await,
@@ -143,8 +141,7 @@ impl Door {
             }
             Route::Checkpoints => {
                 Caller::of(&request, &parts.serving.load()).of_the_fleet()?;
-                let body = body.take().expect("nobody took it before");
-                status::checkpoints(parts, &self.room, body).await
+                status::checkpoints(parts, &self.room, body.take()).await
             }
         }
     }

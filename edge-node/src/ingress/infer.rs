@@ -12,6 +12,7 @@ use proto::ids::{ContentHash, TenantId};
 use proto::limits::{INFER_BODY_BYTES_MAX, INFER_BODY_MS_MAX};
 use proto::oip::{Answered, InferAnswer, InferRequest, Tensor, read_infer, read_raw, write_infer};
 use runtime::clock;
+use runtime::https::Unread;
 use tracing::{Instrument, Span};
 
 use super::auth::Caller;
@@ -53,7 +54,7 @@ pub(super) async fn answer(
     door: &Door,
     target: &Target,
     request: Request<()>,
-    body: &mut Option<Incoming>,
+    body: &mut Unread,
 ) -> Result<Answer, Problem> {
     let span = tracing::info_span!(
         "infer",
@@ -97,7 +98,7 @@ async fn walk(
     door: &Door,
     target: &Target,
     request: Request<()>,
-    body: &mut Option<Incoming>,
+    body: &mut Unread,
     span: &Span,
 ) -> Result<Answer, Problem> {
     let arrived = clock::instant();
@@ -114,8 +115,7 @@ async fn walk(
     span.record("version", slot.release.version.0.get());
     let budget = deadline::of_head(request.headers())?;
     let (head, ()) = request.into_parts();
-    let incoming = body.take().expect("nobody took it before");
-    let prepared = prepare(door, &slot, &tenant.id, &head.headers, incoming, budget).await?;
+    let prepared = prepare(door, &slot, &tenant.id, &head.headers, body.take(), budget).await?;
     let deadline = arrived + deadline::with_body(budget, prepared.request.timeout_us);
     let bypass = bypasses(&head.headers);
     let (landed, origin) = obtain(door, &slot, &prepared, deadline, bypass, span).await?;

@@ -105,6 +105,7 @@ def main():
 
         for attempt, status in ((lambda: client.infer("nobody", answer_input(), headers=headers), "404"),
                                 (lambda: infer(client, headers, source, rows[:, :7].copy(), "INT32", [target]), "400"),
+                                (lambda: client.infer(MODEL, answer_input()), "401"),
                                 (lambda: client.get_model_metadata(MODEL), "401")):
             try:
                 attempt()

@@ -124,6 +124,37 @@ async fn a_client_that_trickles_its_body_is_cut_off_at_its_deadline() {
 }
 
 #[tokio::test]
+async fn a_refusal_reaches_a_client_that_was_still_sending_and_its_connection_lives_on() {
+    let node = Node::start().await;
+    let mut socket = TcpStream::connect(node.address).await.unwrap();
+    let body = "x".repeat(900_000);
+    let refused = format!(
+        "POST /v2/models/nobody/infer HTTP/1.1\r\nhost: n\r\nauthorization: Bearer {KEY}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let next = "GET /v2/health/live HTTP/1.1\r\nhost: n\r\nconnection: close\r\n\r\n";
+    socket.write_all(refused.as_bytes()).await.unwrap();
+    socket.write_all(next.as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    socket.read_to_string(&mut answers).await.unwrap();
+    assert!(answers.starts_with("HTTP/1.1 404 "), "{answers}");
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 1, "{answers}");
+}
+
+#[tokio::test]
+async fn a_body_that_waits_to_be_asked_for_is_not_asked_for_when_it_is_refused() {
+    let node = Node::start().await;
+    let mut socket = TcpStream::connect(node.address).await.unwrap();
+    let head = format!(
+        "POST /v2/models/nobody/infer HTTP/1.1\r\nhost: n\r\nauthorization: Bearer {KEY}\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n"
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_while_its_request_waits_costs_no_run() {
     let node = Node::start().await;
     node.model.hold();

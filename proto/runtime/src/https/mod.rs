@@ -8,10 +8,10 @@
 //! long its body may take, is decided by the service.
 
 mod client;
-mod drain;
 mod plain;
 mod server;
 mod tls;
+mod unread;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,10 +19,10 @@ use std::path::PathBuf;
 use crate::identity::IdentityError;
 
 pub use client::{Body, Client, ClientError, empty, full};
-pub use drain::drain;
 pub use plain::PlainListener;
 pub use server::{serve, serve_plain};
 pub use tls::ServerTls;
+pub use unread::Unread;
 
 /// Why a listener cannot be opened.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use regions::policy::Boundaries;
 use regions::prefix::Cidr;
 use regions::steer::{Ask, Decision, Refusal};
 use regions::topology::{Customer, Topology, token};
-use runtime::https::{Body, PeerAddr, Transport, empty};
+use runtime::https::{Body, PeerAddr, Transport, Unread, empty};
 use runtime::identity::Role;
 use runtime::metrics::Metrics;
 use runtime::telemetry::extract_parent;
@@ -72,13 +72,10 @@ impl Front {
             outcome = tracing::field::Empty
         );
         extract_parent(request.headers(), &span);
-        let (head, body) = request.into_parts();
-        let (request, mut body) = (Request::from_parts(head, ()), Some(body));
+        let (request, mut body) = Unread::split(request);
         let decided = self.decide(request, &mut body, began, &id, &span);
         let (mut response, outcome) = decided.instrument(span.clone()).await;
-        if let Some(unread) = body {
-            runtime::https::drain(unread).await;
-        }
+        body.drain().await;
         self.instruments.request(outcome);
         span.record("outcome", outcome.name());
         if let Ok(id) = HeaderValue::from_str(&id) {
@@ -90,7 +87,7 @@ impl Front {
     async fn decide(
         &self,
         request: Request<()>,
-        body: &mut Option<Incoming>,
+        body: &mut Unread,
         began: Instant,
         id: &str,
         span: &tracing::Span,
@@ -138,10 +135,9 @@ impl Front {
         let path = door::path_for_node(&head);
         let idempotent = door::is_idempotent(&head.method, head.uri.path());
         prepare(&mut head, id);
-        let body = body.take().expect("nobody took it before");
         let job = Job {
             path,
-            body: Recording::new(body, self.proxy.budget.clone()),
+            body: Recording::new(body.take(), self.proxy.budget.clone()),
             fleet,
             decision,
             began,
