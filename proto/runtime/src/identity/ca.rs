@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, KeypairBytes};
 use proto::ids::PrincipalName;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -33,7 +35,7 @@ pub struct Ca {
 pub struct Issued {
     /// The certificate.
     pub cert_pem: String,
-    /// Its private key, PKCS#8.
+    /// Its private key, PKCS#8 version 1.
     pub key_pem: String,
     /// The CA that issued it.
     pub ca_pem: String,
@@ -113,7 +115,10 @@ impl Ca {
             .subject_alt_names
             .push(SanType::URI(role.uri(&self.fleet).try_into()?));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(params, &role.to_string(), KeyPair::generate_for(&PKCS_ED25519)?, days)
+        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+        let mut issued = self.sign(params, &role.to_string(), &key, days)?;
+        issued.key_pem = without_public_key(&key)?;
+        Ok(issued)
     }
 
     /// A certificate for an ingress: a web server under `names` and nobody in the fleet. Its key is P-256, which
@@ -124,27 +129,44 @@ impl Ca {
     pub fn issue_ingress(&self, names: &[String], days: u32) -> Result<Issued, IdentityError> {
         let mut params = CertificateParams::new(names)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(params, "ingress", KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?, days)
+        self.sign(
+            params,
+            "ingress",
+            &KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?,
+            days,
+        )
     }
 
     fn sign(
         &self,
         mut params: CertificateParams,
         subject: &str,
-        key: KeyPair,
+        key: &KeyPair,
         days: u32,
     ) -> Result<Issued, IdentityError> {
         params.distinguished_name.push(DnType::CommonName, subject);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         (params.not_before, params.not_after) = validity(days);
-        let cert_pem = params.signed_by(&key, &self.issuer)?.pem();
+        let cert_pem = params.signed_by(key, &self.issuer)?.pem();
         Ok(Issued {
             cert_pem,
             key_pem: key.serialize_pem(),
             ca_pem: self.pem.clone(),
         })
     }
+}
+
+/// An Ed25519 key as PKCS#8 version 1, which every tool reads. Version 2 adds the public key, and OpenSSL 3.0 (so curl,
+/// Python) refuses it.
+///
+/// # Source
+/// RFC 8410 section 7, RFC 5958 section 2.
+fn without_public_key(key: &KeyPair) -> Result<String, IdentityError> {
+    let unreadable = |_| IdentityError::Issue(rcgen::Error::CouldNotParseKeyPair);
+    let mut pair = KeypairBytes::from_pkcs8_der(key.serialized_der()).map_err(unreadable)?;
+    pair.public_key = None;
+    Ok(pair.to_pkcs8_pem(LineEnding::LF).map_err(unreadable)?.to_string())
 }
 
 fn validity(days: u32) -> (OffsetDateTime, OffsetDateTime) {

@@ -22,6 +22,15 @@ fn an_issued_identity_says_who_it_is_and_signs_with_its_certificates_key() {
 }
 
 #[test]
+fn an_issued_key_is_of_the_version_that_openssl_reads() {
+    use ed25519_dalek::pkcs8::{DecodePrivateKey, KeypairBytes};
+
+    let issued = Fleet::new("dev").ca.issue(&operator(), &[], 1).unwrap();
+    let key = KeypairBytes::from_pkcs8_pem(&issued.key_pem).unwrap();
+    assert!(key.public_key.is_none(), "a public key makes it version 2");
+}
+
+#[test]
 fn private_keys_are_written_for_their_owner_only_and_refused_when_others_can_read_them() {
     let fleet = Fleet::new("dev");
     fleet.identity(&node(), "n1");
