@@ -25,11 +25,11 @@ pub(crate) mod fixture;
 use std::path::Path;
 use std::sync::Arc;
 
-use proto::ids::{ContentHash, NodeClass};
+use proto::ids::{ContentHash, NodeClass, NodeId};
 use proto::signed::TrustBundle;
 use runtime::identity::{Identity, Role};
 use runtime::lifecycle::Lifecycle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 pub use backoff::Backoff;
 pub use belief::{Accepted, Belief, OfferError, Orders};
@@ -37,7 +37,7 @@ pub use history::{Heard, History, Seen};
 pub use instruments::{ByOutcome, Instruments, Outcome};
 pub use link::{DialError, Link};
 
-use crate::release::{self, Fetcher, Loader, Shelf, Tools};
+use crate::release::{self, Fetcher, Loader, Shelf, Status, Tools};
 use crate::serving::Serving;
 use crate::store::{Kept, StoreError};
 
@@ -112,55 +112,79 @@ pub fn start(parts: Parts<'_>, lifecycle: &Lifecycle) -> Result<(), StartError> 
     instruments
         .seq
         .set(i64::try_from(belief.position().0).unwrap_or(i64::MAX));
-    let fetcher = Fetcher {
-        link: link.clone(),
-        shelf,
-        instruments: instruments.clone(),
-        seed,
-    };
     let (orders, lifecycle) = (belief.orders(), lifecycle.clone());
-    let tools = Tools {
-        fetcher,
+    let (releases, status) = release::releases(Tools {
+        fetcher: Fetcher {
+            link: link.clone(),
+            shelf,
+            instruments: instruments.clone(),
+            seed,
+        },
         loader,
         kept,
         serving: serving.clone(),
         class,
         orders,
         lifecycle: lifecycle.clone(),
-    };
-    let (releases, status) = release::releases(tools);
+    });
     lifecycle.spawn("releases", releases.run());
-    let (l, b, i) = (link.clone(), belief.clone(), instruments.clone());
-    let follower = follow::Follower {
-        link: l,
-        belief: b,
-        instruments: i,
-        lifecycle: lifecycle.clone(),
-        seed,
-    };
-    lifecycle.spawn("follow", follower.run());
-    let (l, b, i) = (link.clone(), belief.clone(), instruments.clone());
-    let listener = gossip::Listener {
-        link: l,
-        belief: b,
-        instruments: i,
-        lifecycle: lifecycle.clone(),
-        heard: gossip,
-    };
-    lifecycle.spawn("gossip", listener.run());
-    let tasks = lifecycle.clone();
-    let reporter = report::Reporter {
+    let talk = Talk {
         link,
         belief,
-        serving,
-        status,
-        node,
-        identity,
         instruments,
         lifecycle,
     };
-    tasks.spawn("report", reporter.run());
+    talk.follow(seed);
+    talk.listen(gossip);
+    talk.report(serving, status, node, identity);
     Ok(())
+}
+
+/// What every loop that talks to the control plane holds.
+struct Talk {
+    link: Link,
+    belief: Belief,
+    instruments: Instruments,
+    lifecycle: Lifecycle,
+}
+
+impl Talk {
+    fn follow(&self, seed: u64) {
+        let follower = follow::Follower {
+            link: self.link.clone(),
+            belief: self.belief.clone(),
+            instruments: self.instruments.clone(),
+            lifecycle: self.lifecycle.clone(),
+            seed,
+        };
+        self.lifecycle.spawn("follow", follower.run());
+    }
+
+    fn listen(&self, heard: mpsc::Receiver<String>) {
+        let listener = gossip::Listener {
+            link: self.link.clone(),
+            belief: self.belief.clone(),
+            instruments: self.instruments.clone(),
+            lifecycle: self.lifecycle.clone(),
+            heard,
+        };
+        self.lifecycle.spawn("gossip", listener.run());
+    }
+
+    fn report(self, serving: Serving, status: watch::Receiver<Status>, node: NodeId, identity: Arc<Identity>) {
+        let tasks = self.lifecycle.clone();
+        let reporter = report::Reporter {
+            link: self.link,
+            belief: self.belief,
+            serving,
+            status,
+            node,
+            identity,
+            instruments: self.instruments,
+            lifecycle: self.lifecycle,
+        };
+        tasks.spawn("report", reporter.run());
+    }
 }
 
 /// Each node its own waits, the same ones at each start.

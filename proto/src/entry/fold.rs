@@ -8,8 +8,9 @@ use super::{
     Activation, Body, CONTROL_PLANE, EntryError, Fleet, Leaf, NodeEntry, PlanEntry, PlanStatus, Published, Target,
     command_message,
 };
-use crate::ids::{ContentHash, ModelName, ModelVersion, NodeId, RegionId, Release, UnixMs};
+use crate::ids::{ContentHash, ModelName, ModelVersion, NodeId, PrincipalName, RegionId, Release, UnixMs};
 use crate::region_state::{RegionInfo, Tenant};
+use crate::signed::Operator;
 
 fn conflict<T>(what: String) -> Result<T, EntryError> {
     Err(EntryError::Conflict { what })
@@ -63,20 +64,30 @@ impl Fleet {
     }
 
     fn take(&mut self, time: UnixMs, body: &Body) -> Result<(), EntryError> {
-        match body.clone() {
+        match body {
+            Body::FleetInit { .. }
+            | Body::RegionAdd { .. }
+            | Body::NodeEnrol { .. }
+            | Body::NodeRevoke { .. }
+            | Body::TenantAdd { .. }
+            | Body::TenantRevoke { .. } => self.take_member(body.clone()),
+            Body::Publish { .. }
+            | Body::Plan { .. }
+            | Body::Step { .. }
+            | Body::Active { .. }
+            | Body::Complete { .. }
+            | Body::Abort { .. } => self.take_change(time, body.clone()),
+        }
+    }
+
+    /// Who belongs to the fleet.
+    fn take_member(&mut self, body: Body) -> Result<(), EntryError> {
+        match body {
             Body::FleetInit {
                 fleet,
                 operators,
                 threshold,
-            } => {
-                if self.epoch != 0 {
-                    return conflict("the fleet is initialised already".to_owned());
-                }
-                if threshold == 0 || threshold > operators.len() {
-                    return conflict(format!("threshold {threshold} of {} operators", operators.len()));
-                }
-                (self.name, self.operators, self.threshold) = (Some(fleet), operators, threshold);
-            }
+            } => self.take_init(fleet, operators, threshold)?,
             Body::RegionAdd {
                 region,
                 country,
@@ -93,46 +104,37 @@ impl Fleet {
                 class,
                 ingress,
                 key,
-            } => {
-                if !self.regions.contains_key(&node.region) {
-                    return conflict(format!("region `{}` is unknown: add it first", node.region));
-                }
-                self.nodes.insert(
-                    node,
-                    NodeEntry {
-                        class,
-                        ingress,
-                        key,
-                        enrolled: true,
-                    },
-                );
-            }
+            } => self.take_node(
+                node,
+                NodeEntry {
+                    class,
+                    ingress,
+                    key,
+                    enrolled: true,
+                },
+            )?,
             Body::NodeRevoke { node } => match self.nodes.get_mut(&node) {
                 Some(entry) if entry.enrolled => entry.enrolled = false,
                 _ => return conflict(format!("node `{node}` is not enrolled")),
             },
             Body::TenantAdd {
-                tenant,
+                tenant: id,
                 boundary,
                 key_hash,
-            } => {
-                if self.tenants.contains_key(&tenant) {
-                    return conflict(format!("tenant `{tenant}` exists: revoke it first"));
-                }
-                self.tenants.insert(
-                    tenant.clone(),
-                    Tenant {
-                        id: tenant,
-                        boundary,
-                        key_hash,
-                    },
-                );
-            }
+            } => self.take_tenant(Tenant { id, boundary, key_hash })?,
             Body::TenantRevoke { tenant } => {
                 if self.tenants.remove(&tenant).is_none() {
                     return conflict(format!("tenant `{tenant}` is unknown"));
                 }
             }
+            other => return conflict(format!("`{}` is not about members", other.kind())),
+        }
+        Ok(())
+    }
+
+    /// What the fleet serves.
+    fn take_change(&mut self, time: UnixMs, body: Body) -> Result<(), EntryError> {
+        match body {
             Body::Publish {
                 model,
                 version,
@@ -171,7 +173,40 @@ impl Fleet {
             }
             Body::Complete { plan } => self.close_plan(plan, PlanStatus::Complete)?,
             Body::Abort { plan, .. } => self.close_plan(plan, PlanStatus::Aborted)?,
+            other => return conflict(format!("`{}` is not about releases", other.kind())),
         }
+        Ok(())
+    }
+
+    fn take_init(
+        &mut self,
+        fleet: PrincipalName,
+        operators: Vec<Operator>,
+        threshold: usize,
+    ) -> Result<(), EntryError> {
+        if self.epoch != 0 {
+            return conflict("the fleet is initialised already".to_owned());
+        }
+        if threshold == 0 || threshold > operators.len() {
+            return conflict(format!("threshold {threshold} of {} operators", operators.len()));
+        }
+        (self.name, self.operators, self.threshold) = (Some(fleet), operators, threshold);
+        Ok(())
+    }
+
+    fn take_node(&mut self, node: NodeId, entry: NodeEntry) -> Result<(), EntryError> {
+        if !self.regions.contains_key(&node.region) {
+            return conflict(format!("region `{}` is unknown: add it first", node.region));
+        }
+        self.nodes.insert(node, entry);
+        Ok(())
+    }
+
+    fn take_tenant(&mut self, tenant: Tenant) -> Result<(), EntryError> {
+        if self.tenants.contains_key(&tenant.id) {
+            return conflict(format!("tenant `{}` exists: revoke it first", tenant.id));
+        }
+        self.tenants.insert(tenant.id.clone(), tenant);
         Ok(())
     }
 

@@ -59,19 +59,13 @@ impl Step {
                 ids,
                 mask,
                 types,
-            } => {
-                let file = files.read_step_file(tokenizer)?;
-                let tokens = Tokens::new(&file, size(*tokens_max)?, multiple)
-                    .map_err(|why| wrong(format!("`{tokenizer}`: {why}")))?;
-                let (from, ids, mask, types) = (from.clone(), ids.clone(), mask.clone(), types.clone());
-                Self::Tokenize {
-                    from,
-                    tokens: Box::new(tokens),
-                    ids,
-                    mask,
-                    types,
-                }
-            }
+            } => Self::Tokenize {
+                from: from.clone(),
+                tokens: Box::new(read_tokens(files, tokenizer, size(*tokens_max)?, multiple, wrong)?),
+                ids: ids.clone(),
+                mask: mask.clone(),
+                types: types.clone(),
+            },
             PreStep::Image {
                 from,
                 to,
@@ -110,11 +104,7 @@ impl Step {
                 padding,
             } => {
                 let (begin, end, block) = (size(*begin)?, size(*end)?, size(*block)?);
-                if begin + end == 0 || begin.max(end) > block || block > (1 << 20) {
-                    return Err(wrong(format!(
-                        "file ends of {begin} and {end} bytes do not fit a block of {block}"
-                    )));
-                }
+                check_ends(begin, end, block).map_err(wrong)?;
                 Self::FileEnds {
                     from: from.clone(),
                     to: to.clone(),
@@ -180,4 +170,24 @@ impl Step {
         tensors.extend(made.into_iter().map(|t| (t.name.clone(), t)));
         Ok(())
     }
+}
+
+fn read_tokens(
+    files: &PackageFiles,
+    path: &str,
+    tokens_max: usize,
+    multiple: usize,
+    wrong: &impl Fn(String) -> LoadError,
+) -> Result<Tokens, LoadError> {
+    let file = files.read_step_file(path)?;
+    Tokens::new(&file, tokens_max, multiple).map_err(|why| wrong(format!("`{path}`: {why}")))
+}
+
+fn check_ends(begin: usize, end: usize, block: usize) -> Result<(), String> {
+    if begin + end == 0 || begin.max(end) > block || block > (1 << 20) {
+        return Err(format!(
+            "file ends of {begin} and {end} bytes do not fit a block of {block}"
+        ));
+    }
+    Ok(())
 }

@@ -153,24 +153,12 @@ fn walk(
             .chain(graph.initializer.iter().map(|t| t.name.as_str())),
     );
     for node in &graph.node {
-        *report.operators.entry(node.op_type.clone()).or_default() += 1;
-        if !engine_has(&node.op_type) {
-            missing.entry(node.op_type.clone()).or_default().push(name_of(node));
-        }
-        if matches!(
-            node.op_type.as_str(),
-            "RandomUniform" | "RandomUniformLike" | "RandomNormal" | "RandomNormalLike" | "Multinomial"
-        ) {
-            return Err(PreflightError::Random {
-                node: name_of(node),
-                operator: node.op_type.clone(),
-            });
-        }
         let refuse = |why: String| PreflightError::Node {
             node: name_of(node),
             operator: node.op_type.clone(),
             why,
         };
+        node_alone(node, report, missing)?;
         if let Some(unmade) = node
             .input
             .iter()
@@ -179,9 +167,6 @@ fn walk(
             return Err(refuse(format!("reads `{unmade}`, which nothing before it makes")));
         }
         rules::check(node, &known).map_err(refuse)?;
-        for tensor in node.attribute.iter().flat_map(tensors_of) {
-            report.constant_bytes += constant(tensor)?;
-        }
         for inner in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
             walk(inner, &names, report, missing)?;
         }
@@ -198,6 +183,31 @@ fn walk(
         ))),
         None => Ok(()),
     }
+}
+
+/// What can be said of a node without its neighbours: its operator is known and repeatable, its constants are whole.
+fn node_alone(
+    node: &NodeProto,
+    report: &mut GraphReport,
+    missing: &mut BTreeMap<String, Vec<String>>,
+) -> Result<(), PreflightError> {
+    *report.operators.entry(node.op_type.clone()).or_default() += 1;
+    if !engine_has(&node.op_type) {
+        missing.entry(node.op_type.clone()).or_default().push(name_of(node));
+    }
+    if matches!(
+        node.op_type.as_str(),
+        "RandomUniform" | "RandomUniformLike" | "RandomNormal" | "RandomNormalLike" | "Multinomial"
+    ) {
+        return Err(PreflightError::Random {
+            node: name_of(node),
+            operator: node.op_type.clone(),
+        });
+    }
+    for tensor in node.attribute.iter().flat_map(tensors_of) {
+        report.constant_bytes += constant(tensor)?;
+    }
+    Ok(())
 }
 
 fn tensors_of(attribute: &AttributeProto) -> impl Iterator<Item = &TensorProto> {
