@@ -21,6 +21,8 @@ use super::world::World;
 pub const MODEL: &str = "magika";
 /// A request for people to paste.
 pub const SAMPLE: &str = r##"{"inputs":[{"name":"file","datatype":"BYTES","shape":[1],"data":["#!/usr/bin/env python3\nimport sys\nprint(sys.argv)\n"]}]}"##;
+/// Answers that show that the fleet has settled.
+const IN_A_ROW: u32 = 8;
 /// Clients that ask at the same time while something is broken.
 const CLIENTS: usize = 4;
 /// Longest wait for something that should come about by itself.
@@ -238,17 +240,22 @@ async fn kill_nearest(world: &mut World) -> Result<String> {
     ))
 }
 
-/// Waits for 20 answers in a row that are as they should be.
+/// Waits for answers in a row that are as they should be, to inputs that no cache has seen. They queue behind what nodes
+/// hold already, so what was sent again before is answered by then: no request meets two kills, of which it is owed one.
 async fn settled(client: &DevClient, good: impl Fn(&Answer) -> bool) -> Result<()> {
     let mut in_a_row = 0;
     let deadline = runtime::clock::instant() + PATIENCE;
-    while in_a_row < 20 {
-        let answer = client.infer(MODEL, &Bytes::from_static(SAMPLE.as_bytes())).await?;
+    for n in 0_u64.. {
+        let body = Bytes::from(SAMPLE.replace("sys.argv", &format!("settled[{n}]")));
+        let answer = client.infer(MODEL, &body).await?;
         in_a_row = if answer.status.is_success() && good(&answer) {
             in_a_row + 1
         } else {
             0
         };
+        if in_a_row == IN_A_ROW {
+            break;
+        }
         ensure!(
             runtime::clock::instant() < deadline,
             "still answered by {}",
