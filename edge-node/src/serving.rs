@@ -12,7 +12,7 @@
 //!   and then publish once.
 //! - A slot that goes on serving is published again as the same `Arc`: it keeps its measured pace.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -36,6 +36,8 @@ pub struct ServingSet {
     pub tenants: HashMap<ContentHash, Tenant>,
     /// Models that are loaded and warm.
     pub models: HashMap<ModelName, Arc<ModelSlot>>,
+    /// Models that the state names and that are not loaded: on their way, or refused.
+    pub awaited: BTreeSet<ModelName>,
     /// The state this set was made from.
     pub seq: u64,
     /// Size of the release log behind that state.

@@ -12,38 +12,13 @@ use bytes::Bytes;
 use fleet::dev::layout::{Folders, NODES, REGIONS};
 use fleet::dev::smoke::{MODEL, SAMPLE};
 use fleet::dev::world::World;
+use meridian_tests::fleet::next_version;
 use meridian_tests::scale;
 use meridian_tests::seed::{self, Chance};
 use tokio::process::{Child, Command};
 
 /// A killed part's moment lies within this.
 const ROUND_MS: u64 = 4_000;
-
-/// Runs `fleet` with `args` as an operator would.
-async fn fleet(world: &World, args: &[&str]) -> String {
-    let mut command = Command::new(world.program("fleet"));
-    command
-        .args(args)
-        .env("FLEET_HOME", world.folders.home())
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    let output = command.output().await.expect("fleet runs");
-    assert!(
-        output.status.success(),
-        "fleet {args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Publishes the bundled model once more and rolls it out everywhere; gives the release.
-async fn next_version(world: &World, description: &str) -> String {
-    let printed = fleet(world, &["--json", "publish", MODEL, "--description", description]).await;
-    let printed: serde_json::Value = serde_json::from_str(&printed).expect("fleet prints JSON");
-    let release = printed["release"].as_str().expect("a release").to_owned();
-    fleet(world, &["rollout", "start", &release, "--watch"]).await;
-    release
-}
 
 fn publisher(world: &World, round: u64) -> Child {
     // What a release engineer's script does: publish, then roll the new version out.
@@ -145,7 +120,9 @@ fn killed_at_any_moment_the_fleet_converges_to_one_digest_and_its_log_verifies()
         let mut world = World::up(Folders::new(folder.path()).expect("folders"), false, |_| {})
             .await
             .expect("the fleet starts");
-        next_version(&world, "before the storm").await;
+        next_version(&world, "before the storm")
+            .await
+            .expect("the model is served");
         let mut chance = Chance::new(seed);
         let mut watching = tokio::task::JoinSet::new();
         watching.spawn(watch_answers(&world).await);
@@ -156,7 +133,9 @@ fn killed_at_any_moment_the_fleet_converges_to_one_digest_and_its_log_verifies()
                 "seed {seed}, round {number}: a request saw what it must not"
             );
         }
-        let release = next_version(&world, "after the storm").await;
+        let release = next_version(&world, "after the storm")
+            .await
+            .expect("the fleet still changes");
         let deadline = runtime::clock::instant() + Duration::from_secs(30);
         let digest = loop {
             match world.one_digest(MODEL, SAMPLE).await {

@@ -74,7 +74,7 @@ pub enum ArtifactError {
         first: ContentHash,
     },
     /// Not stored here.
-    #[error("chunk {chunk} is not in the store")]
+    #[error("chunk {chunk} is not in the store: send the release that holds it again")]
     NoChunk {
         /// Asked for.
         chunk: ContentHash,
@@ -94,12 +94,11 @@ impl ArtifactError {
         match self {
             // Right chunks that make a wrong file: only a wrong manifest does that.
             Self::Store(StoreError::Corrupt { .. } | StoreError::Foreign { .. }) => ErrorCode::Invalid,
-            Self::Store(_) | Self::Index(_) | Self::Incoming(_) | Self::Measure { .. } | Self::Damaged { .. } => {
-                ErrorCode::Internal
-            }
+            Self::Store(_) | Self::Index(_) | Self::Incoming(_) | Self::Measure { .. } => ErrorCode::Internal,
             Self::ChunkBytes { .. } | Self::Trust(_) => ErrorCode::Invalid,
             Self::Full { .. } => ErrorCode::Busy,
-            Self::ChunksMissing { .. } | Self::NoChunk { .. } => ErrorCode::NotFound,
+            // Damaged bytes are bytes that are not here: whoever asks is told which, and what heals it.
+            Self::ChunksMissing { .. } | Self::NoChunk { .. } | Self::Damaged { .. } => ErrorCode::NotFound,
         }
     }
 }
@@ -228,14 +227,15 @@ impl Artifacts {
             .index
             .place(chunk)?
             .ok_or(ArtifactError::NoChunk { chunk: *chunk })?;
-        let bytes = self.store.read_range(
-            &place.file,
-            place.offset,
-            usize::try_from(place.bytes).unwrap_or(usize::MAX),
-        )?;
+        let length = usize::try_from(place.bytes).unwrap_or(usize::MAX);
+        let bytes = match self.store.read_range(&place.file, place.offset, length) {
+            Err(StoreError::Absent { .. }) => return Err(ArtifactError::NoChunk { chunk: *chunk }),
+            read => read?,
+        };
         if ContentHash::of(&bytes) != *chunk {
             // The bad file goes, so that its chunks count as missing and the same upload heals it.
             self.store.verify(&place.file)?;
+            tracing::error!(%chunk, file = %place.file, "damaged on disk: removed; send the same release again");
             return Err(ArtifactError::Damaged { chunk: *chunk });
         }
         self.instruments.sent_bytes.inc_by(u64::from(place.bytes));

@@ -6,7 +6,7 @@
 //! | `GET /v1/status[?region=R]` | yes | their region |
 //! | `GET /metrics` | yes | no |
 //!
-//! All else is 403 or 404 with `{"error", "code"}`. The log is served as the static files that it is (C2SP
+//! Whatever would change something is 403 for an auditor and 405 for an operator. All else is 403 or 404 with `{"error", "code"}`. The log is served as the static files that it is (C2SP
 //! `tlog-tiles`), so that any client of such logs reads it. Commands come over QUIC, signed: never through here.
 
 pub mod access;
@@ -20,7 +20,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
-use http::{StatusCode, header};
+use http::{Method, StatusCode, Uri, header};
 use proto::ids::RegionId;
 use proto::signed::TrustBundle;
 use runtime::clock;
@@ -61,21 +61,31 @@ pub fn router(pages: Pages) -> Router {
         .route("/log/{*path}", get(log))
         .route("/v1/status", get(show_status))
         .route("/metrics", get(metrics))
-        .fallback(async || {
-            refused(
-                StatusCode::NOT_FOUND,
-                "not-found",
-                "no such page: see /v1/status, /metrics, /log/checkpoint",
-            )
-        })
-        .method_not_allowed_fallback(async || {
-            refused(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "read-only",
-                "this door only shows: send commands with `fleet`",
-            )
-        })
+        .fallback(elsewhere)
+        .method_not_allowed_fallback(elsewhere)
         .with_state(Arc::new(pages))
+}
+
+/// No such page, or one that is asked to change something.
+async fn elsewhere(caller: Caller, method: Method, path: Uri) -> Response {
+    if matches!(method, Method::GET | Method::HEAD) {
+        let next = "no such page: see /v1/status, /metrics, /log/checkpoint";
+        return refused(StatusCode::NOT_FOUND, "not-found", next);
+    }
+    if !matches!(caller.0, Some(Role::Operator(_))) {
+        let who = caller
+            .0
+            .as_ref()
+            .map_or_else(|| "nobody".to_owned(), ToString::to_string);
+        tracing::warn!(who, %method, path = path.path(), "denied");
+        return refused(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "this certificate changes nothing here",
+        );
+    }
+    let next = "this door only shows: send commands with `fleet`";
+    refused(StatusCode::METHOD_NOT_ALLOWED, "read-only", next)
 }
 
 async fn log(State(pages): State<Arc<Pages>>, caller: Caller, Path(path): Path<String>) -> Response {

@@ -52,13 +52,16 @@ fn together(items: Vec<Item<Order>>, taken: Instant, metrics: &Metrics) -> Resul
     };
     let spans: Vec<tracing::Span> = items
         .iter()
-        .map(|i| tracing::info_span!(parent: &i.job.span, "engine.run", requests = items.len()))
+        .map(|i| tracing::info_span!(parent: &i.job.span, "batch.run", requests = items.len()))
         .collect();
     let rows: Vec<usize> = items.iter().map(|item| item.rows).collect();
     let parts: Vec<&[Tensor]> = items.iter().map(|item| item.job.inputs.as_slice()).collect();
     let inputs = join::join(&parts);
     let began = clock::instant();
-    let outputs = run(&slot, &inputs);
+    // The engine's own span has one parent: the first request's trace shows the inside of the run for all of them.
+    let outputs = spans
+        .first()
+        .map_or_else(|| run(&slot, &inputs), |span| span.in_scope(|| run(&slot, &inputs)));
     let times = Times {
         taken,
         began,
@@ -82,7 +85,7 @@ fn alone(item: Item<Order>, metrics: &Metrics) {
         item.job.flight.dismiss();
         return;
     }
-    let span = tracing::info_span!(parent: &item.job.span, "engine.run", requests = 1);
+    let span = tracing::info_span!(parent: &item.job.span, "batch.run", requests = 1);
     let began = clock::instant();
     let result = span.in_scope(|| run(&item.job.slot, &item.job.inputs));
     let times = Times {

@@ -15,6 +15,7 @@ use crate::serving::ServingSet;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller<'s> {
     tenant: Option<&'s Tenant>,
+    /// A part of the fleet or an operator. Auditors ask the control plane, which knows what is theirs to see.
     fleet: bool,
     local: bool,
 }
@@ -22,7 +23,8 @@ pub(super) struct Caller<'s> {
 impl<'s> Caller<'s> {
     pub(super) fn of<B>(request: &Request<B>, set: &'s ServingSet) -> Self {
         let extensions = request.extensions();
-        let fleet = extensions.get::<Option<Role>>().is_some_and(Option::is_some);
+        let role = extensions.get::<Option<Role>>().and_then(Option::as_ref);
+        let fleet = role.is_some_and(|role| !matches!(role, Role::Auditor { .. }));
         let local = extensions.get::<Transport>() == Some(&Transport::Plain);
         Self {
             tenant: tenant(request.headers(), set),

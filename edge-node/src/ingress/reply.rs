@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
-use proto::ids::NodeId;
+use proto::ids::{ModelName, NodeId};
 use proto::oip::OipError;
 use serde::Serialize;
 
@@ -68,6 +68,12 @@ impl Problem {
     pub(super) fn starting() -> Self {
         let message = "this node has no state of its region yet: try again shortly, or another node";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "starting", message, Outcome::Starting)
+            .retry_after(std::time::Duration::from_secs(1))
+    }
+    /// The state names the model: another node may have it already, and this one will.
+    pub(super) fn loading(model: &ModelName) -> Self {
+        let message = format!("this node has not loaded `{model}` yet: try again shortly, or another node");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "loading", message, Outcome::Starting)
             .retry_after(std::time::Duration::from_secs(1))
     }
     pub(super) fn draining() -> Self {

@@ -34,12 +34,15 @@ impl Target {
     /// The model meant, if it is served.
     pub(super) fn find<'s>(&self, set: &'s ServingSet) -> Result<&'s Arc<ModelSlot>, Problem> {
         let unknown = || Problem::not_found(format!("Request for unknown model: '{}' is not found", cut(&self.name)));
-        let slot = self
-            .name
-            .parse::<ModelName>()
-            .ok()
-            .and_then(|name| set.models.get(&name))
-            .ok_or_else(unknown)?;
+        let name = self.name.parse::<ModelName>().map_err(|_| unknown())?;
+        let absent = || {
+            if set.awaited.contains(&name) {
+                Problem::loading(&name)
+            } else {
+                unknown()
+            }
+        };
+        let slot = set.models.get(&name).ok_or_else(absent)?;
         match &self.version {
             Some(version) if version.parse::<ModelVersion>() != Ok(slot.release.version) => {
                 let (asked, served) = (cut(version), slot.release.version);

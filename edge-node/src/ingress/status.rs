@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::body::Room;
 use super::reply::Problem;
 use super::{Answer, Parts, body, reply};
+use crate::serving::ServingSet;
 
 /// The answer to `GET /v1/node`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,17 +58,18 @@ struct Said {
     checkpoint: String,
 }
 
-/// Ready: a state is followed and the node is not about to stop.
+/// Ready: a state is followed, the node is not about to stop, and some model answers if any is to.
 pub(super) fn ready(parts: &Parts) -> Result<Answer, Problem> {
-    match status(parts, parts.serving.load().region.is_some()) {
+    match status(parts, &parts.serving.load()) {
         "ready" => Ok(reply::empty(StatusCode::OK)),
         "draining" => Err(Problem::draining()),
         _ => Err(Problem::starting()),
     }
 }
 
-fn status(parts: &Parts, has_state: bool) -> &'static str {
-    match (parts.draining.is_cancelled(), has_state) {
+fn status(parts: &Parts, set: &ServingSet) -> &'static str {
+    let answers = set.region.is_some() && (set.awaited.is_empty() || !set.models.is_empty());
+    match (parts.draining.is_cancelled(), answers) {
         (true, _) => "draining",
         (false, true) => "ready",
         (false, false) => "starting",
@@ -90,7 +92,7 @@ pub(super) fn node(parts: &Parts) -> NodeStatus {
     NodeStatus {
         node: parts.node.name.clone(),
         region: parts.node.region.clone(),
-        status: status(parts, set.region.is_some()).to_owned(),
+        status: status(parts, &set).to_owned(),
         queued: parts.serving.queued(),
         seq: set.seq,
         epoch: set.epoch,

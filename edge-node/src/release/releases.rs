@@ -1,7 +1,7 @@
 //! The loop that makes this node serve what the signed state says: reads what should be, reads what is, does the
 //! difference. It is the only publisher of [`crate::serving::Serving`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -273,10 +273,13 @@ impl Releases {
         let Some(accepted) = &orders.accepted else { return };
         let state = &accepted.state;
         let loaded = |(model, track): (&ModelName, &Track)| Some((model.clone(), track.loaded.clone()?));
+        let models: HashMap<_, _> = self.tracks.iter().filter_map(loaded).collect();
+        let desired = state.desired.iter().map(|desired| &desired.release.model);
         self.serving.publish(ServingSet {
             region: Some(state.region.clone()),
             tenants: state.tenants.iter().map(|t| (t.key_hash, t.clone())).collect(),
-            models: self.tracks.iter().filter_map(loaded).collect(),
+            awaited: desired.filter(|model| !models.contains_key(*model)).cloned().collect(),
+            models,
             seq: state.seq,
             epoch: state.epoch,
             checkpoint: state.checkpoint.clone(),

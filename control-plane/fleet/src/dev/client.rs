@@ -73,7 +73,11 @@ impl DevClient {
         self.send(http::Request::post(format!("/v2/models/{model}/infer")), body.clone())
             .await
     }
-    async fn send(&self, request: http::request::Builder, body: Bytes) -> Result<Answer> {
+    /// Sends any request, with this client's key.
+    ///
+    /// # Errors
+    /// No answer, or one that broke off.
+    pub async fn send(&self, request: http::request::Builder, body: Bytes) -> Result<Answer> {
         let request = request
             .header(http::header::AUTHORIZATION, format!("Bearer {}", self.key))
             .body(https::full(body))?;

@@ -185,6 +185,14 @@ impl World {
         self.router = Some(self.start("geo-router", "geo-router", &config).await?);
         Ok(())
     }
+    /// Asks the router to stop and starts it again, with what its file says now.
+    ///
+    /// # Errors
+    /// It did not stop cleanly, or did not start.
+    pub async fn restart_router(&mut self) -> Result<()> {
+        self.router.take().context("the router does not run")?.stop().await?;
+        self.start_router().await
+    }
     async fn start(&self, part: &str, program: &str, config: &std::path::Path) -> Result<Daemon> {
         Daemon::start(
             part,

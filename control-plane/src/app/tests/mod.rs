@@ -435,7 +435,7 @@ async fn a_flipped_byte_in_the_store_is_found_before_it_is_sent_and_healed_by_th
     std::fs::write(&path, &bytes).unwrap();
     let first = manifest.files[0].chunks[0].blake3;
     let refused = people.ask(&Request::Chunks { chunks: vec![first] }).await.unwrap();
-    assert_eq!(error_code(&refused), Some(ErrorCode::Internal));
+    assert_eq!(error_code(&refused), Some(ErrorCode::NotFound));
     let (_, files) = package(1);
     assert_eq!(upload(&people, &manifest, &files).await, manifest.files[0].chunks.len());
     let signed = Signed::seal(&manifest, alice.signing_key());

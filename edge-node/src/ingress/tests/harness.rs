@@ -1,6 +1,6 @@
 //! A node without river 2, on a loopback socket, and a client.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -97,6 +97,7 @@ pub(super) fn set(slots: &[Arc<ModelSlot>]) -> ServingSet {
             .iter()
             .map(|slot| (slot.release.model.clone(), Arc::clone(slot)))
             .collect(),
+        awaited: BTreeSet::new(),
         seq: 5,
         epoch: 9,
         checkpoint: "a note".to_owned(),

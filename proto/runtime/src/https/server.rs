@@ -29,6 +29,9 @@ use crate::lifecycle::Lifecycle;
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// Rest after the system refused to accept: out of file descriptors, most likely.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// How long a connection that has just been made may still send its first request when the listener has closed. Its
+/// client knows of no close yet: the request may be on its way.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// How much of a request body HTTP/2 may send ahead of the service, per stream and per connection.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
@@ -216,9 +219,11 @@ impl<S> Door<S> {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let builder = http(version, self.bounds.head);
+        let asked = CancellationToken::new();
         let service = Told {
             service: self.service,
             facts,
+            asked: asked.clone(),
         };
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
@@ -226,6 +231,14 @@ impl<S> Door<S> {
             biased; // a request that has arrived is taken before the drain is seen
             result = connection.as_mut() => Some(result),
             () = self.lifecycle.drain().cancelled() => None,
+        };
+        let over = match over {
+            Some(result) => Some(result),
+            None => tokio::select! {
+                biased;
+                result = connection.as_mut() => Some(result),
+                _ = tokio::time::timeout(FIRST_REQUEST, asked.cancelled()) => None,
+            },
         };
         let result = match over {
             Some(result) => result,
@@ -247,7 +260,12 @@ where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     let handshake = tokio::time::timeout(door.bounds.handshake, TlsAcceptor::from(tls.current()).accept(stream));
-    let stream = match within(door.lifecycle.drain(), handshake).await {
+    // A client is done with the handshake, and sends its request, before the server is: the drain leaves it a moment.
+    let late = async {
+        door.lifecycle.drain().cancelled().await;
+        tokio::time::sleep(FIRST_REQUEST).await;
+    };
+    let stream = match within(late, handshake).await {
         Some(Ok(Ok(stream))) => stream,
         Some(Ok(Err(error))) => return tracing::debug!(%address, %error, "TLS handshake"),
         Some(Err(_)) => return tracing::debug!(%address, "no TLS handshake in time"),
@@ -269,14 +287,6 @@ where
         role,
     };
     door.converse(stream, facts, version).await;
-}
-
-/// The result of `work`, or none if `stop` comes first.
-async fn within<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        done = work => Some(done),
-        () = stop.cancelled() => None,
-    }
 }
 
 fn http(version: Version, head_timeout: Duration) -> Builder<TokioExecutor> {
@@ -303,10 +313,20 @@ fn http(version: Version, head_timeout: Duration) -> Builder<TokioExecutor> {
     }
 }
 
+/// The result of `work`, or none if `stop` comes first.
+async fn within<T>(stop: impl Future<Output = ()>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = stop => None,
+    }
+}
+
 /// A service that is told about the connection in each request's extensions.
 struct Told<S> {
     service: S,
     facts: Facts,
+    /// Cancelled by the first request.
+    asked: CancellationToken,
 }
 
 impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Told<S> {
@@ -315,6 +335,7 @@ impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Told<S> {
     type Future = S::Future;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        self.asked.cancel();
         let facts = self.facts.clone();
         let extensions = request.extensions_mut();
         extensions.insert(facts.peer);

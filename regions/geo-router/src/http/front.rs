@@ -154,8 +154,10 @@ impl Front {
     }
     /// Answers what is the router's own, and what is nobody's.
     fn local(&self, route: &Route, request: &Request<()>) -> Option<Reply> {
-        let role = request.extensions().get::<Option<Role>>().is_some_and(Option::is_some);
-        let of_fleet = role || request.extensions().get::<Transport>() == Some(&Transport::Plain);
+        let role = request.extensions().get::<Option<Role>>().and_then(Option::as_ref);
+        // Auditors ask the control plane, which knows what is theirs to see.
+        let part = role.is_some_and(|role| !matches!(role, Role::Auditor { .. }));
+        let of_fleet = part || request.extensions().get::<Transport>() == Some(&Transport::Plain);
         let local = |response| Some((response, Outcome::Local));
         match route {
             Route::Live => local(Response::new(empty())),

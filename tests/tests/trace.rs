@@ -1,0 +1,240 @@
+//! One request, one trace: from the client's `traceparent` through router and node to the engine's run.
+//!
+//! Method: a collector in this process takes OTLP over HTTP from a real router and a real node. Every byte that it gets,
+//! and every log, is searched for the payloads and keys of the requests, good and bad, that went through.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use fleet::dev::client::{Answer, DevClient};
+use fleet::dev::layout::{Folders, REGIONS};
+use fleet::dev::smoke::{MODEL, SAMPLE};
+use fleet::dev::world::World;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use meridian_tests::fleet::{log_of, next_version, until};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use prost::Message;
+use proto::ids::{ContentHash, hex};
+use runtime::https::{PlainListener, serve_plain};
+use runtime::lifecycle::Lifecycle;
+
+const NODE: &str = "us-iad/n1";
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const CLIENT_SPAN: &str = "b7ad6b7169203331";
+/// Stands in every input, and nowhere else.
+const MARKER: &str = "kestrel-4711-payload";
+/// A key that nobody has.
+const WRONG_KEY: &str = "mk_kestrel4711kestrel4711kestrel4711";
+
+/// A span, as far as it matters here.
+#[derive(Clone, Debug)]
+struct Seen {
+    service: String,
+    instance: String,
+    id: String,
+    parent: String,
+}
+
+/// Exports as they came.
+type Exports = Arc<Mutex<Vec<Bytes>>>;
+
+async fn collector(lifecycle: &Lifecycle) -> Result<(String, Exports)> {
+    let exports = Exports::default();
+    let listener = PlainListener::bind("127.0.0.1:0").await?;
+    let endpoint = format!("http://{}", listener.address());
+    let got = Arc::clone(&exports);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let got = Arc::clone(&got);
+        async move {
+            let body = request.into_body().collect().await.map(|body| body.to_bytes());
+            let mut got = got.lock().unwrap_or_else(PoisonError::into_inner);
+            got.extend(body);
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+        }
+    });
+    serve_plain(listener, lifecycle, service);
+    Ok((endpoint, exports))
+}
+
+fn all(exports: &Exports) -> Vec<Bytes> {
+    exports.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Spans of the trace that were exported so far, by name.
+fn spans_of(exports: &Exports, trace: &str) -> Result<BTreeMap<String, Seen>> {
+    let mut seen = BTreeMap::new();
+    for export in all(exports) {
+        for of in ExportTraceServiceRequest::decode(export)?.resource_spans {
+            let about = |key: &str| {
+                let resource = of.resource.as_ref()?;
+                let attribute = resource.attributes.iter().find(|attribute| attribute.key == key)?;
+                match attribute.value.as_ref()?.value.as_ref()? {
+                    Value::StringValue(text) => Some(text.clone()),
+                    _ => None,
+                }
+            };
+            let spans = of.scope_spans.iter().flat_map(|scope| &scope.spans);
+            for span in spans.filter(|span| hex(&span.trace_id) == trace) {
+                let one = Seen {
+                    service: about("service.name").context("a service without a name")?,
+                    instance: about("service.instance.id").context("a service without an instance")?,
+                    id: hex(&span.span_id),
+                    parent: hex(&span.parent_span_id),
+                };
+                let twice = seen.insert(span.name.clone(), one);
+                ensure!(twice.is_none(), "two spans are called {}: {twice:?}", span.name);
+            }
+        }
+    }
+    Ok(seen)
+}
+
+async fn ask(world: &World, body: String) -> Result<Answer> {
+    let request = Request::post(format!("/v2/models/{MODEL}/infer"))
+        .header("traceparent", format!("00-{TRACE}-{CLIENT_SPAN}-01"));
+    let client = world.through_router(REGIONS[2].client, "world")?;
+    client.send(request, Bytes::from(body)).await
+}
+
+async fn one_trace_goes_from_the_client_through_router_and_node_to_the_engine(
+    world: &World,
+    exports: &Exports,
+) -> Result<()> {
+    let answer = ask(world, SAMPLE.replace("sys.argv", MARKER)).await?;
+    ensure!(answer.status.is_success(), "{}", answer.status);
+    ensure!(answer.header("meridian-served-by") == NODE, "{:?}", answer.headers);
+    let spans = until("all spans of the request", async || {
+        let spans = spans_of(exports, TRACE)?;
+        let missing = ["route", "infer", "queue", "batch.run", "engine.run"]
+            .iter()
+            .find(|name| !spans.contains_key(**name));
+        ensure!(missing.is_none(), "no span {missing:?} in {:?}", spans.keys());
+        Ok(spans)
+    })
+    .await?;
+    let (route, infer) = (&spans["route"], &spans["infer"]);
+    let (queue, batch, run) = (&spans["queue"], &spans["batch.run"], &spans["engine.run"]);
+    ensure!(route.parent == CLIENT_SPAN, "{route:?}");
+    ensure!(infer.parent == route.id, "{infer:?} is no child of {route:?}");
+    ensure!(queue.parent == infer.id, "{queue:?} is no child of {infer:?}");
+    ensure!(batch.parent == infer.id, "{batch:?} is no child of {infer:?}");
+    ensure!(run.parent == batch.id, "{run:?} is no child of {batch:?}");
+    ensure!(route.service == "geo-router", "{route:?}");
+    for span in [infer, queue, batch, run] {
+        ensure!(
+            (span.service.as_str(), span.instance.as_str()) == ("edge-node", &format!("node/{NODE}")),
+            "{span:?}"
+        );
+    }
+    // Nothing hangs beside the tree.
+    let ids: Vec<&str> = spans
+        .values()
+        .map(|span| span.id.as_str())
+        .chain([CLIENT_SPAN])
+        .collect();
+    let orphan = spans.values().find(|span| !ids.contains(&span.parent.as_str()));
+    ensure!(orphan.is_none(), "{orphan:?}");
+    Ok(())
+}
+
+async fn no_payload_and_no_key_is_in_any_span_or_log(world: &World, exports: &Exports) -> Result<()> {
+    // What goes wrong is told in more words than what goes well.
+    let cut_off = SAMPLE.replace("sys.argv", MARKER).replace("}]}", "");
+    let misshapen = SAMPLE.replace("sys.argv", MARKER).replace("[1]", "[7]");
+    let misnamed = SAMPLE.replace("\"file\"", &format!("\"{MARKER}\""));
+    let exported = all(exports).len();
+    for body in [cut_off, misshapen, misnamed] {
+        let status = ask(world, body).await?.status;
+        ensure!(status.is_client_error(), "answered {status}");
+    }
+    let ca = std::fs::read_to_string(world.folders.home().join("ca/ca.pem"))?;
+    let stranger = DevClient::new(
+        REGIONS[2].client,
+        world.addresses.http,
+        "infer.meridian.test",
+        &ca,
+        WRONG_KEY,
+    )?;
+    let body = Bytes::from(SAMPLE.replace("sys.argv", MARKER));
+    let status = stranger.infer(MODEL, &body).await?.status;
+    ensure!(status == 401, "a key that nobody has was answered {status}");
+    until("the spans of the refused requests", async || {
+        ensure!(all(exports).len() > exported + 1, "nothing new was exported");
+        Ok(())
+    })
+    .await?;
+    let key = world.keys.get("world").context("a key")?;
+    let key_hash = ContentHash::of(key.as_bytes()).hex();
+    let parts = ["geo-router", NODE, "control-plane"].map(|part| Bytes::from(log_of(world, part)));
+    for told in all(exports).iter().chain(&parts) {
+        for secret in [MARKER, key, &key_hash, WRONG_KEY] {
+            let found = told.windows(secret.len()).any(|window| window == secret.as_bytes());
+            ensure!(!found, "`{secret}` was told: {}", String::from_utf8_lossy(told));
+        }
+    }
+    Ok(())
+}
+
+/// Lets the router and one node send their spans to `endpoint`.
+async fn trace_to(world: &mut World, endpoint: &str) -> Result<()> {
+    let files = [
+        world.folders.router().join("router.toml"),
+        world.folders.node(NODE).join("node.toml"),
+    ];
+    for file in files {
+        let mut file = std::fs::File::options().append(true).open(file)?;
+        write!(file, "\n[telemetry]\notlp = \"{endpoint}\"\nlog = \"debug\"\n")?;
+    }
+    world.stop_node(NODE).await?;
+    world.start_node_named(NODE).await?;
+    world.restart_router().await?;
+    until("the router to find the node", async || {
+        let client = world.through_router(REGIONS[2].client, "world")?;
+        let answer = client.infer(MODEL, &Bytes::from_static(SAMPLE.as_bytes())).await?;
+        ensure!(
+            answer.header("meridian-served-by") == NODE,
+            "{} {:?}",
+            answer.status,
+            answer.headers
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[test]
+fn one_trace_spans_router_node_and_engine_and_tells_no_payload_and_no_key() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime starts");
+    runtime.block_on(async {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut world = World::up(Folders::new(folder.path()).expect("folders"), false, |_| {})
+            .await
+            .expect("the fleet starts");
+        next_version(&world, "to be traced").await.expect("it serves");
+        let lifecycle = Lifecycle::new();
+        let (endpoint, exports) = collector(&lifecycle).await.expect("a collector");
+        trace_to(&mut world, &endpoint)
+            .await
+            .expect("router and node start again");
+        one_trace_goes_from_the_client_through_router_and_node_to_the_engine(&world, &exports)
+            .await
+            .expect("one trace");
+        no_payload_and_no_key_is_in_any_span_or_log(&world, &exports)
+            .await
+            .expect("nothing is told");
+        world.down().await.expect("all parts stop");
+        assert!(lifecycle.stop(Duration::from_secs(10)).await);
+    });
+}
