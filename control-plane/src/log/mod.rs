@@ -108,7 +108,7 @@ pub struct Log {
     checkpoint: String,
     stopped: bool,
     /// Released when the process ends, however it ends.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Log {
@@ -238,7 +238,17 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> LogError + use<> {
     |source| LogError::Io { path, source }
 }
 
-fn lock(dir: &Path) -> Result<File, LogError> {
+/// The right to append.
+struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing alone gives nothing back while a process that is just being started holds a copy of the descriptor.
+    fn drop(&mut self) {
+        let _ = self.0.unlock(); // what remains then goes with the last copy
+    }
+}
+
+fn lock(dir: &Path) -> Result<Lock, LogError> {
     let path = dir.join("lock");
     let file = File::options()
         .create(true)
@@ -246,7 +256,7 @@ fn lock(dir: &Path) -> Result<File, LogError> {
         .open(&path)
         .map_err(io_error(&path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(LogError::InUse { dir: dir.to_owned() }),
         Err(TryLockError::Error(source)) => Err(LogError::Io { path, source }),
     }

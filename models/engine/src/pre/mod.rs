@@ -50,7 +50,6 @@ impl Step {
         multiple: usize,
         wrong: &impl Fn(String) -> LoadError,
     ) -> Result<Self, LoadError> {
-        let size = |value: u32| usize::try_from(value).map_err(|e| wrong(e.to_string()));
         Ok(match step {
             PreStep::Tokenize {
                 from,
@@ -61,7 +60,7 @@ impl Step {
                 types,
             } => Self::Tokenize {
                 from: from.clone(),
-                tokens: Box::new(read_tokens(files, tokenizer, size(*tokens_max)?, multiple, wrong)?),
+                tokens: Box::new(read_tokens(files, tokenizer, *tokens_max, multiple, wrong)?),
                 ids: ids.clone(),
                 mask: mask.clone(),
                 types: types.clone(),
@@ -103,8 +102,7 @@ impl Step {
                 block,
                 padding,
             } => {
-                let (begin, end, block) = (size(*begin)?, size(*end)?, size(*block)?);
-                check_ends(begin, end, block).map_err(wrong)?;
+                let [begin, end, block] = ends([*begin, *end, *block]).map_err(wrong)?;
                 Self::FileEnds {
                     from: from.clone(),
                     to: to.clone(),
@@ -175,19 +173,22 @@ impl Step {
 fn read_tokens(
     files: &PackageFiles,
     path: &str,
-    tokens_max: usize,
+    tokens_max: u32,
     multiple: usize,
     wrong: &impl Fn(String) -> LoadError,
 ) -> Result<Tokens, LoadError> {
     let file = files.read_step_file(path)?;
+    let tokens_max = usize::try_from(tokens_max).unwrap_or(usize::MAX);
     Tokens::new(&file, tokens_max, multiple).map_err(|why| wrong(format!("`{path}`: {why}")))
 }
 
-fn check_ends(begin: usize, end: usize, block: usize) -> Result<(), String> {
-    if begin + end == 0 || begin.max(end) > block || block > (1 << 20) {
+/// Bytes taken from the beginning and from the end, and bytes read at either end.
+fn ends(figures: [u32; 3]) -> Result<[usize; 3], String> {
+    let [begin, end, block] = figures.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    if begin.max(end) == 0 || begin.max(end) > block || block > (1 << 20) {
         return Err(format!(
             "file ends of {begin} and {end} bytes do not fit a block of {block}"
         ));
     }
-    Ok(())
+    Ok([begin, end, block])
 }
