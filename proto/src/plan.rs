@@ -234,15 +234,17 @@ impl Plan {
         let at = self.wave_of(region).ok_or_else(lacks)?;
         let wave = self.waves.get(at).ok_or_else(lacks)?;
         let claims = self.claims(id, evidence);
-        let begun = witnesses(wave, region, &claims, |said| said.at <= self.expires);
-        if now > self.expires && !wave.is_quorum(begun) {
-            return Err(NotPermitted::Expired {
-                expires: self.expires,
-                now,
-                region: region.clone(),
-                begun,
-                quorum: wave.quorum_per_region,
-            });
+        if now > self.expires {
+            let begun = witnesses(wave, region, &claims, |said| said.at <= self.expires);
+            if !wave.is_quorum(begun) {
+                return Err(NotPermitted::Expired {
+                    expires: self.expires,
+                    now,
+                    region: region.clone(),
+                    begun,
+                    quorum: wave.quorum_per_region,
+                });
+            }
         }
         (0..at).try_for_each(|before| self.is_good(before, &claims))
     }

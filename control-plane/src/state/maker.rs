@@ -24,12 +24,13 @@ pub struct Made {
 
 /// The newest one, and word of each newer one; `None` until the first is made.
 pub type Newest = watch::Receiver<Option<Arc<Made>>>;
+type Sender = watch::Sender<Option<Arc<Made>>>;
 
 /// Where followers read. Cheap to clone.
 #[derive(Clone)]
 pub struct Outbox {
-    states: Arc<Mutex<BTreeMap<RegionId, watch::Sender<Option<Arc<Made>>>>>>,
-    view: watch::Sender<Option<Arc<Made>>>,
+    states: Arc<Mutex<BTreeMap<RegionId, Sender>>>,
+    view: Sender,
 }
 
 impl Default for Outbox {
@@ -58,7 +59,7 @@ impl Outbox {
         self.with(region, |sender| sender.send_replace(Some(Arc::new(made))));
     }
 
-    fn with<T>(&self, region: &RegionId, act: impl FnOnce(&watch::Sender<Option<Arc<Made>>>) -> T) -> T {
+    fn with<T>(&self, region: &RegionId, act: impl FnOnce(&Sender) -> T) -> T {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         act(states.entry(region.clone()).or_insert_with(|| watch::channel(None).0))
     }
