@@ -83,8 +83,15 @@ async fn a_node_that_comes_after_a_plan_expired_takes_what_its_region_began_in_t
         for (data, serves) in [("data", vec!["m@1".to_owned()]), ("new", Vec::new())] {
             fleet.plane.lock().unwrap().report.send_replace(None);
             let node = Life::begin(&fleet.address, &fleet.dir.path().join(data), &fleet.identity);
-            let why = refusal(&fleet, two).await;
-            assert!(why.contains("0 nodes of `eu-fra` are known to have begun"), "{why}");
+            // A node that was refused before says so first, and then judges the newer state.
+            let judged = |report: &NodeReport| {
+                let stages = report.models.iter().filter(|m| m.manifest == two).map(|m| &m.stage);
+                let late = "0 nodes of `eu-fra` are known to have begun";
+                stages
+                    .into_iter()
+                    .any(|stage| matches!(stage, Stage::Refused(why) if why.contains(late)))
+            };
+            fleet.report(judged).await;
             assert_eq!(all_served(&node.serving.load()), serves, "{data}");
             node.end().await;
         }
