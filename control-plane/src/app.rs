@@ -310,7 +310,6 @@ impl Kept {
             ledger: ledger.clone(),
             documents: artifacts.documents().clone(),
             registry: registry.clone(),
-            outbox: outbox.clone(),
             maker,
             keeper: Keeper::open(&data.join("evidence"))?,
             instruments: instruments.clone(),

@@ -26,6 +26,8 @@ pub const SIGNATURES_MAX: usize = 8;
 pub const WAVES_MAX: usize = 32;
 /// Witness nodes of one wave.
 pub const WITNESSES_MAX: usize = 256;
+/// Reports that prove one step of one model: a quorum of every wave before, and one of the region itself.
+pub const EVIDENCE_MAX: usize = WAVES_MAX * WITNESSES_MAX;
 /// Nodes in one fleet view.
 pub const NODES_MAX: usize = 4096;
 /// Models desired in one region.

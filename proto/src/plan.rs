@@ -3,6 +3,8 @@
 //! A node obeys a change only if a plan permits it. So a stolen control plane can neither skip a wave nor
 //! forge the bake of the one before: the plan names the witnesses and their keys.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ContentHash, NodeClass, NodeId, PrincipalName, RegionId, Release, UnixMs, VariantId};
@@ -46,7 +48,7 @@ pub struct Plan {
     pub variants: Vec<(NodeClass, VariantId)>,
     /// In order; a region stands in one wave only.
     pub waves: Vec<Wave>,
-    /// After this moment no new step may begin.
+    /// After this moment no region begins; one that has begun goes on, see [`Plan::permits`].
     pub expires: UnixMs,
     /// Who wrote it.
     pub author: PrincipalName,
@@ -100,16 +102,19 @@ impl Document for Plan {
     }
 }
 
-/// A node's word about one release it holds ready.
+/// A node's word that it holds ready what one plan asks for. It counts for no other plan, also not for one to the same
+/// release: what was ready in an earlier rollout has not been ready since this one began.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadyReport {
     /// Which node.
     pub node: NodeId,
+    /// Digest of the signed [`Plan`] by which it serves.
+    pub plan: ContentHash,
     /// What it serves.
     pub release: Release,
     /// The manifest it serves it from.
     pub manifest: ContentHash,
-    /// Since when it has been ready, by its own clock.
+    /// Since when it has been ready under this plan, by its own clock.
     pub ready_since: UnixMs,
     /// When it wrote this, by its own clock.
     pub at: UnixMs,
@@ -117,7 +122,7 @@ pub struct ReadyReport {
 
 impl Document for ReadyReport {
     const CONTEXT: &'static str = "meridian/ready-report/v1";
-    const FORMAT: u8 = 1;
+    const FORMAT: u8 = 2;
     const BYTES_MAX: usize = 1024;
     fn check(&self) -> Result<(), DecodeError> {
         if self.at < self.ready_since {
@@ -156,14 +161,33 @@ pub enum NotPermitted {
         /// How many are needed.
         quorum: u32,
     },
-    /// Too late to begin.
-    #[error("the plan expired at {expires}, now is {now}: sign a new one")]
+    /// Too late to begin, and the region is not known to have begun in time.
+    #[error(
+        "the plan expired at {expires}, now is {now}, and {begun} nodes of `{region}` are known to have begun before, needed are {quorum}: sign a new plan"
+    )]
     Expired {
         /// Unix milliseconds.
         expires: UnixMs,
         /// Unix milliseconds.
         now: UnixMs,
+        /// Which region.
+        region: RegionId,
+        /// How many of its witnesses were ready before the plan expired.
+        begun: usize,
+        /// How many are needed.
+        quorum: u32,
     },
+    /// A plan older than one accepted before, or another plan of the same serial.
+    #[error("plan serial {found}, accepted was {floor}")]
+    Serial {
+        /// Sent.
+        found: u64,
+        /// Kept.
+        floor: u64,
+    },
+    /// What was kept says that it was not permitted when it came, or its plan is not trusted any more.
+    #[error("it was not permitted before the restart; the next state is judged anew")]
+    Before,
 }
 
 impl Plan {
@@ -177,19 +201,58 @@ impl Plan {
     pub fn variant_for(&self, class: &NodeClass) -> Option<&VariantId> {
         self.variants.iter().find(|(c, _)| c == class).map(|(_, v)| v)
     }
+    /// What `report` says, if `from` is a witness of this plan, whose digest is `id`, and signed it about this plan.
+    #[must_use]
+    pub fn vouched(&self, id: &ContentHash, from: &NodeId, report: &Signed) -> Option<ReadyReport> {
+        let wave = self.waves.get(self.wave_of(&from.region)?)?;
+        let witness = wave.witnesses.iter().find(|w| &w.node == from)?;
+        let said = report.open::<ReadyReport>(&[witness.key], 1).ok()?;
+        (said.node == *from && self.is_meant_by(id, &said)).then_some(said)
+    }
     /// Whether wave `wave` is good on the word of `evidence`: each of its regions has a quorum of witnesses that were
-    /// ready with the plan's manifest for the bake time.
+    /// ready under this plan, whose digest is `id`, for the bake time.
     ///
     /// # Errors
     /// [`NotPermitted::Evidence`] names the first region that lacks it.
-    pub fn wave_is_good(&self, wave: usize, evidence: &[Signed]) -> Result<(), NotPermitted> {
+    pub fn wave_is_good(&self, id: &ContentHash, wave: usize, evidence: &[Signed]) -> Result<(), NotPermitted> {
+        self.is_good(wave, &self.claims(id, evidence))
+    }
+    /// Whether `region` may change now: it is in the plan, every wave before its own is good, and the plan has not
+    /// expired or a quorum of the region's own witnesses was ready before it did. So a node that was away, or that is
+    /// new, joins what its region began in time, and no region begins late. `id` is the digest of the signed plan.
+    ///
+    /// # Errors
+    /// [`NotPermitted`] says what is missing.
+    pub fn permits(
+        &self,
+        id: &ContentHash,
+        region: &RegionId,
+        evidence: &[Signed],
+        now: UnixMs,
+    ) -> Result<(), NotPermitted> {
+        let lacks = || NotPermitted::Region { region: region.clone() };
+        let at = self.wave_of(region).ok_or_else(lacks)?;
+        let wave = self.waves.get(at).ok_or_else(lacks)?;
+        let claims = self.claims(id, evidence);
+        if now > self.expires {
+            let begun = witnesses(wave, region, &claims, |said| said.at <= self.expires);
+            if !wave.is_quorum(begun) {
+                return Err(NotPermitted::Expired {
+                    expires: self.expires,
+                    now,
+                    region: region.clone(),
+                    begun,
+                    quorum: wave.quorum_per_region,
+                });
+            }
+        }
+        (0..at).try_for_each(|before| self.is_good(before, &claims))
+    }
+    fn is_good(&self, wave: usize, claims: &Claims<'_>) -> Result<(), NotPermitted> {
         let Some(w) = self.waves.get(wave) else { return Ok(()) };
         for region in &w.regions {
-            let good = |witness: &&Witness| {
-                witness.node.region == *region && evidence.iter().any(|s| self.vouches(w.bake_ms, witness, s))
-            };
-            let ready = w.witnesses.iter().filter(good).count();
-            if ready < usize::try_from(w.quorum_per_region).unwrap_or(usize::MAX) {
+            let ready = witnesses(w, region, claims, |said| w.is_baked(said));
+            if !w.is_quorum(ready) {
                 return Err(NotPermitted::Evidence {
                     wave,
                     region: region.clone(),
@@ -201,30 +264,48 @@ impl Plan {
         }
         Ok(())
     }
-    /// Whether `region` may change now: it is in the plan and every wave before its own is good.
-    ///
-    /// # Errors
-    /// [`NotPermitted`] says what is missing.
-    pub fn permits(&self, region: &RegionId, evidence: &[Signed], now: UnixMs) -> Result<(), NotPermitted> {
-        let wave = self
-            .wave_of(region)
-            .ok_or_else(|| NotPermitted::Region { region: region.clone() })?;
-        if now > self.expires {
-            return Err(NotPermitted::Expired {
-                expires: self.expires,
-                now,
-            });
+    fn claims<'a>(&self, id: &ContentHash, evidence: &'a [Signed]) -> Claims<'a> {
+        let mut claims = Claims::new();
+        for signed in evidence {
+            match ReadyReport::decode(&signed.payload) {
+                Ok(said) if self.is_meant_by(id, &said) => {
+                    claims.entry(said.node.clone()).or_default().push((said, signed));
+                }
+                _ => {}
+            }
         }
-        (0..wave).try_for_each(|before| self.wave_is_good(before, evidence))
+        claims
     }
-    fn vouches(&self, bake_ms: u64, witness: &Witness, report: &Signed) -> bool {
-        report.open::<ReadyReport>(&[witness.key], 1).is_ok_and(|r| {
-            r.node == witness.node
-                && r.release == self.to
-                && r.manifest == self.manifest
-                && r.at - r.ready_since >= bake_ms
-        })
+    fn is_meant_by(&self, id: &ContentHash, said: &ReadyReport) -> bool {
+        said.plan == *id && said.release == self.to && said.manifest == self.manifest
     }
+}
+
+impl Wave {
+    /// Whether `count` nodes are enough to speak for a region of this wave.
+    #[must_use]
+    pub fn is_quorum(&self, count: usize) -> bool {
+        usize::try_from(self.quorum_per_region).is_ok_and(|quorum| count >= quorum)
+    }
+    /// Whether `said` was written after the bake time.
+    #[must_use]
+    pub fn is_baked(&self, said: &ReadyReport) -> bool {
+        said.at.saturating_sub(said.ready_since) >= self.bake_ms
+    }
+}
+
+/// Reports about one plan, by the node that each names. Who signed them is checked where a witness is looked up.
+type Claims<'a> = BTreeMap<NodeId, Vec<(ReadyReport, &'a Signed)>>;
+
+/// How many witnesses of `region` have signed something that `counts`.
+fn witnesses(wave: &Wave, region: &RegionId, claims: &Claims<'_>, counts: impl Fn(&ReadyReport) -> bool) -> usize {
+    let vouches = |witness: &&Witness| {
+        let own = claims.get(&witness.node).into_iter().flatten();
+        own.into_iter()
+            .any(|(said, signed)| counts(said) && signed.open::<ReadyReport>(&[witness.key], 1).is_ok())
+    };
+    let of_region = wave.witnesses.iter().filter(|w| &w.node.region == region);
+    of_region.filter(vouches).count()
 }
 
 #[cfg(test)]

@@ -1,14 +1,18 @@
 //! What a region must run, signed by the control plane; and the rules by which a node believes it.
 //!
-//! Order of checks: signature, then `seq`, then epoch floor, then expiry, then log consistency, then the plans.
-//! Nothing is persisted before all hold. (CVE-2025-2888 is the other order.)
+//! Order of checks: signature, region, then `seq`, then epoch floor, then expiry, then log consistency; any of these
+//! refuses the whole state. Then each model's plan, which refuses that model only. Nothing is persisted before all were
+//! judged. (CVE-2025-2888 is the other order.)
+
+mod accept;
+
+pub use accept::{Accepted, Consistency, Forbidden, Permitted, Refused, accept, reopen};
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BoundaryId, ContentHash, ModelName, NodeId, RegionId, Release, TenantId, UnixMs};
-use crate::limits::{MODELS_MAX, NODES_MAX, TENANTS_MAX};
-use crate::plan::{NotPermitted, Plan};
-use crate::signed::{DecodeError, Document, Signed, TrustBundle, TrustError};
+use crate::limits::{EVIDENCE_MAX, MODELS_MAX, NODES_MAX, TENANTS_MAX};
+use crate::signed::{DecodeError, Document, Signed};
 
 /// One model that a region must serve, with the proof that it may.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,9 +21,10 @@ pub struct Desired {
     pub release: Release,
     /// From which manifest.
     pub manifest: ContentHash,
-    /// The signed [`Plan`] that permits it.
+    /// The signed [`crate::plan::Plan`] that permits it.
     pub plan: Signed,
-    /// Signed [`crate::plan::ReadyReport`]s of the waves before this region's own.
+    /// Signed [`crate::plan::ReadyReport`]s: after the bake by a quorum of each region of the waves before this region's
+    /// own, and the first ones by a quorum of this region once it has begun. At most [`EVIDENCE_MAX`].
     pub evidence: Vec<Signed>,
 }
 
@@ -73,6 +78,8 @@ impl Document for RegionState {
     fn check(&self) -> Result<(), DecodeError> {
         bounded("models", self.desired.len(), MODELS_MAX)?;
         bounded("tenants", self.tenants.len(), TENANTS_MAX)?;
+        let evidence = |d: &Desired| bounded("reports for one model", d.evidence.len(), EVIDENCE_MAX);
+        self.desired.iter().try_for_each(evidence)?;
         let twice = |(i, d): (usize, &Desired)| self.desired[..i].iter().any(|o| o.release.model == d.release.model);
         match self.desired.iter().enumerate().find(|&d| twice(d)) {
             Some((_, d)) => Err(DecodeError::Invalid {
@@ -139,186 +146,25 @@ pub struct Floors {
     pub seq: u64,
     /// Highest `epoch` accepted.
     pub epoch: u64,
-    /// Highest plan serial accepted, per model, with the plan's digest.
+    /// Highest plan serial accepted, per model, with the plan's digest: the one plan that is in force for this model.
     pub plans: Vec<(ModelName, u64, ContentHash)>,
 }
 
-/// Whether a state's checkpoint belongs to the one history that this node knows. Passed in so that this module stays a plain decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consistency {
-    /// Signed by the log and an extension of what was seen.
-    Proven,
-    /// Not signed by the log, not for `epoch`, or the proof does not hold.
-    Broken,
-    /// Two signed checkpoints exclude each other.
-    Fork,
-}
-
-/// Why a state is refused. What is active stays active.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refused {
-    /// Not signed by the control plane's state key, or not readable.
-    #[error("state: {0}")]
-    Trust(#[from] TrustError),
-    /// For another region.
-    #[error("a state of region `{found}` was sent to a node of `{own}`")]
-    OtherRegion {
-        /// Named in the state.
-        found: RegionId,
-        /// This node's.
-        own: RegionId,
-    },
-    /// Not newer than what was accepted before.
-    #[error("seq {found}, accepted was {floor}")]
-    Seq {
-        /// Sent.
-        found: u64,
-        /// Kept.
-        floor: u64,
-    },
-    /// Folded from a shorter log than what was accepted before.
-    #[error("epoch {found}, accepted was {floor}")]
-    Epoch {
-        /// Sent.
-        found: u64,
-        /// Kept.
-        floor: u64,
-    },
-    /// Too old.
-    #[error("expired at {expires}, now is {now}")]
-    Expired {
-        /// Unix milliseconds.
-        expires: UnixMs,
-        /// Unix milliseconds.
-        now: UnixMs,
-    },
-    /// The checkpoint is not part of the history this node knows.
-    #[error("the checkpoint does not extend the log this node has seen")]
-    Inconsistent,
-    /// The log signed two histories. No activation until people have looked at it.
-    #[error("the log has forked: activations are stopped; compare checkpoints with `fleet log verify`")]
-    Fork,
-    /// A model would change without a plan that permits it.
-    #[error("{release}: {source}")]
-    Plan {
-        /// Which change.
-        release: Release,
-        /// Why not.
-        source: NotPermitted,
-    },
-    /// A plan older than one accepted before, or another plan of the same serial.
-    #[error("{release}: plan serial {found}, accepted was {floor}")]
-    PlanSerial {
-        /// Which change.
-        release: Release,
-        /// Sent.
-        found: u64,
-        /// Kept.
-        floor: u64,
-    },
-}
-
-/// Decides whether a node of `own` accepts `signed` after `floors`, and gives the state, its plans and the new floors.
-///
-/// # Errors
-/// [`Refused`], the first rule that does not hold, in the order of the module's header.
-pub fn accept(
-    signed: &Signed,
-    own: &RegionId,
-    trust: &TrustBundle,
-    floors: &Floors,
-    now: UnixMs,
-    consistency: impl FnOnce(&RegionState) -> Consistency,
-) -> Result<(RegionState, Vec<Plan>, Floors), Refused> {
-    let state = signed.open::<RegionState>(&[trust.state_key], 1)?;
-    if &state.region.id != own {
-        return Err(Refused::OtherRegion {
-            found: state.region.id,
-            own: own.clone(),
-        });
+impl Floors {
+    /// Serial and digest of the plan in force for `model`.
+    #[must_use]
+    pub fn plan_of(&self, model: &ModelName) -> Option<(u64, ContentHash)> {
+        self.plans
+            .iter()
+            .find(|(of, ..)| of == model)
+            .map(|(_, serial, id)| (*serial, *id))
     }
-    if state.seq <= floors.seq {
-        return Err(Refused::Seq {
-            found: state.seq,
-            floor: floors.seq,
-        });
-    }
-    if state.epoch < floors.epoch {
-        return Err(Refused::Epoch {
-            found: state.epoch,
-            floor: floors.epoch,
-        });
-    }
-    if state.expires < now {
-        return Err(Refused::Expired {
-            expires: state.expires,
-            now,
-        });
-    }
-    match consistency(&state) {
-        Consistency::Proven => {}
-        Consistency::Broken => return Err(Refused::Inconsistent),
-        Consistency::Fork => return Err(Refused::Fork),
-    }
-    let mut next = Floors {
-        seq: state.seq,
-        epoch: state.epoch,
-        plans: floors.plans.clone(),
-    };
-    let mut plans = Vec::with_capacity(state.desired.len());
-    for desired in &state.desired {
-        plans.push(permitted(desired, own, trust, &mut next, now)?);
-    }
-    Ok((state, plans, next))
-}
-
-fn permitted(
-    desired: &Desired,
-    own: &RegionId,
-    trust: &TrustBundle,
-    floors: &mut Floors,
-    now: UnixMs,
-) -> Result<Plan, Refused> {
-    let refuse = |source| Refused::Plan {
-        release: desired.release.clone(),
-        source,
-    };
-    let plan = desired
-        .plan
-        .open::<Plan>(&trust.operator_keys(), trust.threshold)
-        .map_err(|e| refuse(NotPermitted::Plan(e)))?;
-    if plan.to != desired.release || plan.manifest != desired.manifest {
-        let what = format!("the plan is for {} {}", plan.to, plan.manifest);
-        return Err(refuse(NotPermitted::Plan(DecodeError::Invalid { what }.into())));
-    }
-    let id = desired.plan.id();
-    match floors
-        .plans
-        .iter_mut()
-        .find(|(model, ..)| *model == desired.release.model)
-    {
-        // The same plan again: permitted when it was first accepted, however old it is by now.
-        Some((_, serial, known)) if *serial == plan.serial && *known == id => return Ok(plan),
-        Some((_, serial, _)) if *serial >= plan.serial => {
-            return Err(Refused::PlanSerial {
-                release: desired.release.clone(),
-                found: plan.serial,
-                floor: *serial,
-            });
-        }
-        Some(floor) => {
-            plan.permits(own, &desired.evidence, now).map_err(refuse)?;
-            *floor = (desired.release.model.clone(), plan.serial, id);
-        }
-        // A node that is new here joins what the region has long been running: the step began before the plan expired.
-        None => {
-            plan.permits(own, &desired.evidence, now.min(plan.expires))
-                .map_err(refuse)?;
-            floors.plans.push((desired.release.model.clone(), plan.serial, id));
+    fn raise(&mut self, model: &ModelName, serial: u64, id: ContentHash) {
+        match self.plans.iter_mut().find(|(of, ..)| of == model) {
+            Some(floor) => (floor.1, floor.2) = (serial, id),
+            None => self.plans.push((model.clone(), serial, id)),
         }
     }
-    Ok(plan)
 }
 
 #[cfg(test)]

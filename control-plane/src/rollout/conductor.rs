@@ -22,7 +22,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Instruments;
 use crate::registry::Registry;
 use crate::state::Moment;
-use crate::state::maker::{Maker, Outbox};
+use crate::state::maker::Maker;
 
 /// How often a pass runs though nothing has woken it: bake times end and states are renewed by the clock.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -35,7 +35,6 @@ pub struct Conductor {
     ledger: Ledger,
     documents: Documents,
     registry: Registry,
-    outbox: Outbox,
     instruments: Instruments,
     evidence: Arc<Mutex<Evidence>>,
     keeper: Arc<Keeper>,
@@ -51,8 +50,6 @@ pub struct Parts {
     pub documents: Documents,
     /// Telemetry of nodes, and whether a fork was seen.
     pub registry: Registry,
-    /// Where states are handed out.
-    pub outbox: Outbox,
     /// Makes states.
     pub maker: Maker,
     /// Keeps evidence.
@@ -73,7 +70,6 @@ impl Conductor {
             ledger: parts.ledger,
             documents: parts.documents,
             registry: parts.registry,
-            outbox: parts.outbox,
             instruments: parts.instruments,
             evidence: Arc::new(Mutex::new(evidence)),
             keeper: Arc::new(parts.keeper),
@@ -106,10 +102,9 @@ impl Conductor {
     pub fn take(&self, from: &NodeId, report: &NodeReport) {
         let snapshot = self.ledger.snapshot();
         let plans = self.documents.plans_of(&snapshot.fleet);
-        let followed = self.outbox.asked_by(&from.region, report.seq);
         for ready in report.models.iter().filter_map(|model| model.ready.as_ref()) {
             let mut evidence = self.evidence.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(plan) = evidence.offer(&snapshot.fleet, &plans, from, &followed, ready) else {
+            let Some(plan) = evidence.offer(&snapshot.fleet, &plans, from, ready) else {
                 continue;
             };
             if let Err(error) = self.keeper.save(&plan, &evidence) {

@@ -1,13 +1,17 @@
 //! The signed reports on which rollouts rest: which witness said, of which plan, that it is ready.
 //!
-//! Evidence only grows. A report counts for a plan only if its node follows a state that asks for this very plan:
-//! that it was ready with the same bytes in an earlier rollout says nothing about this one.
+//! Evidence only grows. Each report names its plan and counts for no other. Of each witness two words are kept:
+//!
+//! | word | shows | for whom |
+//! |---|---|---|
+//! | the earliest | that its region began, and when | the region: active; its nodes, after the plan has expired |
+//! | the earliest after the bake time | that its wave is good | the waves that follow |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use proto::entry::Fleet;
-use proto::ids::{ContentHash, NodeId};
-use proto::plan::{Plan, ReadyReport};
+use proto::ids::{ContentHash, NodeId, RegionId, UnixMs};
+use proto::plan::{Plan, ReadyReport, Wave};
 use proto::signed::Signed;
 
 use crate::artifacts::documents::Plans;
@@ -15,48 +19,55 @@ use crate::artifacts::documents::Plans;
 /// Reports by plan and witness.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
-    reports: BTreeMap<ContentHash, BTreeMap<NodeId, Signed>>,
+    reports: BTreeMap<ContentHash, BTreeMap<NodeId, Words>>,
+}
+
+/// What one witness said of one plan. Verified when it was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Words {
+    first: Word,
+    baked: Option<Word>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Word {
+    at: UnixMs,
+    report: Signed,
 }
 
 impl Evidence {
-    /// Takes `report`, sent by `from` while it follows a state that rests on the plans `followed`. Gives the plan for
-    /// which it adds something: a witness's first word, or its first one after the bake time.
+    /// Takes `report`, sent by `from`. Gives the plan for which it adds something.
     #[must_use = "what was added is to be kept on disk"]
-    pub fn offer(
-        &mut self,
-        fleet: &Fleet,
-        plans: &Plans,
-        from: &NodeId,
-        followed: &BTreeSet<ContentHash>,
-        report: &Signed,
-    ) -> Option<ContentHash> {
+    pub fn offer(&mut self, fleet: &Fleet, plans: &Plans, from: &NodeId, report: &Signed) -> Option<ContentHash> {
         let key = fleet.nodes.get(from).filter(|node| node.enrolled)?.key;
-        let said = report.open::<ReadyReport>(&[key], 1).ok()?;
-        let target = fleet.targets.get(&(from.region.clone(), said.release.model.clone()))?;
-        let plan = &plans.get(&target.plan)?.plan;
-        if !followed.contains(&target.plan) {
-            return None;
-        }
-        self.keep(target.plan, plan, from, report).then_some(target.plan)
+        let id = report.open::<ReadyReport>(&[key], 1).ok()?.plan;
+        let doc = plans.get(&id)?;
+        self.keep(id, &doc.plan, from, report).then_some(id)
     }
 
-    /// Takes `report` for `plan` if it is a witness's word about this plan's release and says more than what is kept.
+    /// Takes `report` for `plan` if it is a witness's word about it and says more than what is kept.
     pub fn keep(&mut self, id: ContentHash, plan: &Plan, from: &NodeId, report: &Signed) -> bool {
-        let Some(said) = vouched(plan, from, report) else {
+        let Some(said) = plan.vouched(&id, from, report) else {
             return false;
         };
-        let kept = self.reports.get(&id).and_then(|nodes| nodes.get(from));
-        let bake_ms = plan
-            .wave_of(&from.region)
-            .and_then(|w| plan.waves.get(w))
-            .map_or(0, |w| w.bake_ms);
-        let baked = |said: &ReadyReport| said.at - said.ready_since >= bake_ms;
-        let adds = match kept.and_then(|kept| vouched(plan, from, kept)) {
-            None => true,
-            Some(before) => !baked(&before) && baked(&said),
+        let wave = plan.wave_of(&from.region).and_then(|at| plan.waves.get(at));
+        let word = Word {
+            at: said.at,
+            report: report.clone(),
         };
-        if adds {
-            self.reports.entry(id).or_default().insert(from.clone(), report.clone());
+        let baked = wave.filter(|wave| wave.is_baked(&said)).map(|_| word.clone());
+        let nodes = self.reports.entry(id).or_default();
+        let Some(words) = nodes.get_mut(from) else {
+            nodes.insert(from.clone(), Words { first: word, baked });
+            return true;
+        };
+        let before = |word: &Word, kept: Option<&Word>| kept.is_none_or(|kept| word.at < kept.at);
+        let mut adds = false;
+        if before(&word, Some(&words.first)) {
+            (words.first, adds) = (word, true);
+        }
+        if let Some(baked) = baked.filter(|baked| before(baked, words.baked.as_ref())) {
+            (words.baked, adds) = (Some(baked), true);
         }
         adds
     }
@@ -64,10 +75,8 @@ impl Evidence {
     /// All reports for `plan`, by node.
     #[must_use]
     pub fn of(&self, plan: &ContentHash) -> Vec<Signed> {
-        self.reports
-            .get(plan)
-            .map(|nodes| nodes.values().cloned().collect())
-            .unwrap_or_default()
+        let words = self.reports.get(plan).into_iter().flat_map(BTreeMap::values);
+        words.flat_map(Words::reports).cloned().collect()
     }
 
     /// Witnesses that have reported ready under `plan`.
@@ -75,24 +84,42 @@ impl Evidence {
         self.reports.get(plan).into_iter().flat_map(BTreeMap::keys)
     }
 
-    /// The reports that prove the waves before `wave` good, no more than each quorum needs. Empty for the first wave.
+    /// The reports that let a node of `region` change by `plan`, no more than each quorum needs: that the waves before
+    /// its own are good, and, once it is so, that the region itself began before the plan expired.
     #[must_use]
-    pub fn before(&self, id: &ContentHash, plan: &Plan, wave: usize) -> Vec<Signed> {
-        let Some(nodes) = self.reports.get(id) else {
+    pub fn proof_for(&self, id: &ContentHash, plan: &Plan, region: &RegionId) -> Vec<Signed> {
+        let Some(at) = plan.wave_of(region) else {
             return Vec::new();
         };
         let mut proof = Vec::new();
-        for wave in plan.waves.iter().take(wave) {
-            for region in &wave.regions {
-                let good = nodes.iter().filter(|(node, report)| {
-                    let said = (&node.region == region).then(|| vouched(plan, node, report)).flatten();
-                    said.is_some_and(|said| said.at - said.ready_since >= wave.bake_ms)
-                });
-                let quorum = usize::try_from(wave.quorum_per_region).unwrap_or(usize::MAX);
-                proof.extend(good.take(quorum).map(|(_, report)| report.clone()));
+        for wave in plan.waves.iter().take(at) {
+            for of in &wave.regions {
+                proof.extend(self.quorum(id, wave, of, |words| words.baked.as_ref()));
             }
         }
+        if let Some(own) = plan.waves.get(at) {
+            let in_time = |word: &&Word| word.at <= plan.expires;
+            proof.extend(self.quorum(id, own, region, |words| Some(&words.first).filter(in_time)));
+        }
         proof
+    }
+
+    /// One word each of as many witnesses of `region` as its quorum needs; nothing while they are too few.
+    fn quorum<'a>(
+        &'a self,
+        id: &ContentHash,
+        wave: &Wave,
+        region: &RegionId,
+        word: impl Fn(&'a Words) -> Option<&'a Word>,
+    ) -> Vec<Signed> {
+        let nodes = self.reports.get(id).into_iter().flatten();
+        let said = nodes.filter(|(node, _)| &node.region == region);
+        let quorum = usize::try_from(wave.quorum_per_region).unwrap_or(usize::MAX);
+        let words: Vec<&Word> = said.filter_map(|(_, words)| word(words)).take(quorum).collect();
+        if words.len() < quorum {
+            return Vec::new();
+        }
+        words.into_iter().map(|word| word.report.clone()).collect()
     }
 
     /// Forgets the plans that no decision needs any more.
@@ -101,10 +128,10 @@ impl Evidence {
     }
 }
 
-/// What `report` says, if `from` is a witness of `plan` and signed it about the plan's release.
-fn vouched(plan: &Plan, from: &NodeId, report: &Signed) -> Option<ReadyReport> {
-    let wave = plan.waves.get(plan.wave_of(&from.region)?)?;
-    let witness = wave.witnesses.iter().find(|w| &w.node == from)?;
-    let said = report.open::<ReadyReport>(&[witness.key], 1).ok()?;
-    (said.node == *from && said.release == plan.to && said.manifest == plan.manifest).then_some(said)
+impl Words {
+    /// Both, or the one that is both.
+    fn reports(&self) -> impl Iterator<Item = &Signed> {
+        let baked = self.baked.as_ref().filter(|baked| **baked != self.first);
+        std::iter::once(&self.first).chain(baked).map(|word| &word.report)
+    }
 }

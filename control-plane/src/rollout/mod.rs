@@ -79,7 +79,7 @@ fn advance(
         return Some(Body::Complete { plan: entry.id });
     };
     let reports = evidence.of(&entry.id);
-    let baked = (0..begun).all(|before| plan.wave_is_good(before, &reports).is_ok());
+    let baked = (0..begun).all(|before| plan.wave_is_good(&entry.id, before, &reports).is_ok());
     (baked && now <= plan.expires).then(|| Body::Step {
         plan: entry.id,
         wave: begun,
@@ -122,7 +122,7 @@ pub fn waits_for(fleet: &Fleet, entry: &PlanEntry, plan: &Plan, evidence: &Evide
         ));
     }
     (0..waves_begun)
-        .find_map(|wave| plan.wave_is_good(wave, &reports).err())
+        .find_map(|wave| plan.wave_is_good(&entry.id, wave, &reports).err())
         .map(|missing| missing.to_string())
 }
 
@@ -144,7 +144,7 @@ fn quorum_of<'a>(plans: &Plans, evidence: &'a Evidence, region: &RegionId, targe
         .ready(&target.plan)
         .filter(|node| &node.region == region)
         .collect();
-    (ready.len() >= usize::try_from(wave.quorum_per_region).unwrap_or(usize::MAX)).then_some(ready)
+    wave.is_quorum(ready.len()).then_some(ready)
 }
 
 fn activation(region: &RegionId, target: &Target, nodes: Vec<&NodeId>) -> Body {

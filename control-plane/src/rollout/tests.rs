@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
@@ -151,20 +150,31 @@ impl World {
         }
     }
 
-    /// A node says it has been ready with `version` from `since` to `at`, following a state that asks for `plan`.
+    /// A node says that by `plan` it has been ready with `version` from `since` to `at`.
     fn report(&mut self, from: &NodeId, version: &str, since: UnixMs, at: UnixMs, plan: ContentHash) -> bool {
-        let said = ReadyReport {
-            node: from.clone(),
-            release: release(version),
-            manifest: manifest(version),
-            ready_since: since,
-            at,
-        };
-        let signed = Signed::seal(&said, &node_key(from));
-        self.evidence
-            .offer(&self.fleet, &self.plans, from, &BTreeSet::from([plan]), &signed)
-            .is_some()
+        let signed = ready(from, version, since, at, plan);
+        self.evidence.offer(&self.fleet, &self.plans, from, &signed).is_some()
     }
+
+    /// Whether a node of `region` with nothing to go below may take `plan` at `now` on what a state carries.
+    fn permits(&self, plan: &ContentHash, region: usize, now: UnixMs) -> bool {
+        let region: RegionId = format!("r{region}").parse().unwrap();
+        let doc = &self.plans[plan].plan;
+        let proof = self.evidence.proof_for(plan, doc, &region);
+        doc.permits(plan, &region, &proof, now).is_ok()
+    }
+}
+
+fn ready(from: &NodeId, version: &str, since: UnixMs, at: UnixMs, plan: ContentHash) -> Signed {
+    let said = ReadyReport {
+        node: from.clone(),
+        plan,
+        release: release(version),
+        manifest: manifest(version),
+        ready_since: since,
+        at,
+    };
+    Signed::seal(&said, &node_key(from))
 }
 
 fn kinds(bodies: &[Body]) -> Vec<&'static str> {
@@ -222,11 +232,10 @@ fn a_rollback_is_not_active_on_the_word_of_the_first_rollout() {
     assert_eq!(kinds(&world.settle(60)), ["active", "complete"]);
     let back = world.plan("1", 2);
     assert_eq!(kinds(&world.settle(70)), ["step"]);
-    assert!(
-        !world.report(&node(0, 0), "1", 20, 75, first),
-        "it follows a state that does not ask for the rollback"
-    );
-    assert_eq!(kinds(&world.settle(76)), [""; 0]);
+    for n in 0..2 {
+        world.report(&node(0, n), "1", 20, 75, first);
+    }
+    assert_eq!(kinds(&world.settle(76)), [""; 0], "they speak of another plan");
     for n in 0..2 {
         world.report(&node(0, n), "1", 80, 80, back);
     }
@@ -248,34 +257,21 @@ fn a_report_counts_only_from_an_enrolled_witness_with_its_own_key() {
     let mut world = World::new(1);
     let plan = world.plan("1", 1);
     world.settle(10);
-    let said = |from: &NodeId| ReadyReport {
-        node: from.clone(),
-        release: release("1"),
-        manifest: manifest("1"),
-        ready_since: 1,
-        at: 2,
+    let said = |of: &NodeId, by: &NodeId| Signed {
+        signatures: ready(by, "1", 1, 2, plan).signatures,
+        ..ready(of, "1", 1, 2, plan)
     };
-    let (n0, n1, asked) = (node(0, 0), node(0, 1), BTreeSet::from([plan]));
+    let (n0, n1) = (node(0, 0), node(0, 1));
     let offer = |world: &mut World, from: &NodeId, signed: &Signed| {
-        world
-            .evidence
-            .offer(&world.fleet, &world.plans, from, &asked, signed)
-            .is_some()
+        world.evidence.offer(&world.fleet, &world.plans, from, signed).is_some()
     };
-    assert!(
-        !offer(&mut world, &n0, &Signed::seal(&said(&n0), &node_key(&n1))),
-        "another's key"
-    );
-    assert!(
-        !offer(&mut world, &n0, &Signed::seal(&said(&n1), &node_key(&n0))),
-        "about another node"
-    );
+    assert!(!offer(&mut world, &n0, &said(&n0, &n1)), "another's signature");
+    assert!(!offer(&mut world, &n0, &said(&n1, &n1)), "about another node");
     world.fleet.nodes.get_mut(&n0).unwrap().enrolled = false;
-    assert!(
-        !offer(&mut world, &n0, &Signed::seal(&said(&n0), &node_key(&n0))),
-        "revoked"
-    );
-    assert!(offer(&mut world, &n1, &Signed::seal(&said(&n1), &node_key(&n1))));
+    assert!(!offer(&mut world, &n0, &said(&n0, &n0)), "revoked");
+    assert!(!offer(&mut world, &n1, &ready(&n1, "1", 1, 2, manifest("no plan"))));
+    assert!(!offer(&mut world, &n1, &ready(&n1, "2", 1, 2, plan)), "not its release");
+    assert!(offer(&mut world, &n1, &said(&n1, &n1)));
 }
 
 #[test]
@@ -283,6 +279,7 @@ fn evidence_outlives_a_restart_and_a_damaged_file_only_costs_its_reports() {
     let mut world = World::new(2);
     let plan = world.plan("1", 1);
     world.settle(10);
+    world.report(&node(0, 0), "1", 20, 20, plan);
     world.report(&node(0, 0), "1", 20, 20 + BAKE_MS, plan);
     let dir = tempfile::tempdir().unwrap();
     let keeper = keeper::Keeper::open(dir.path()).unwrap();
@@ -296,6 +293,56 @@ fn evidence_outlives_a_restart_and_a_damaged_file_only_costs_its_reports() {
         0,
         "files of plans that nobody needs are removed"
     );
+}
+
+/// Goal: in whatever order reports come, the first word of a witness shows when it began and the first one after the
+/// bake that it is good, and neither takes the place of the other. Method: all orders of four reports of one witness.
+#[test]
+fn a_baked_report_does_not_hide_that_the_region_began_in_time() {
+    const END: UnixMs = 1_000_000;
+    let times = [END - 10, END - 5, END - 10 + BAKE_MS, END + 2 * BAKE_MS];
+    for order in 0..256_usize {
+        let order: Vec<usize> = (0..4).map(|place| order >> (2 * place) & 3).collect();
+        if (0..4).any(|i| !order.contains(&i)) {
+            continue;
+        }
+        let mut world = World::new(2);
+        let plan = world.plan("1", 1);
+        for i in &order {
+            world.report(&node(0, 0), "1", END - 10, times[*i], plan);
+        }
+        assert_eq!(
+            world.evidence.of(&plan),
+            [0, 2].map(|i| ready(&node(0, 0), "1", END - 10, times[i], plan)),
+            "{order:?}"
+        );
+        assert!(world.permits(&plan, 0, END + 1), "{order:?}");
+        assert!(world.permits(&plan, 1, END), "{order:?}");
+        assert!(!world.permits(&plan, 1, END + 1), "the second region never began");
+    }
+}
+
+#[test]
+fn a_state_carries_no_more_reports_than_its_nodes_need() {
+    let mut world = World::new(2);
+    let plan = world.plan("1", 1);
+    let region = |r: usize| format!("r{r}").parse().unwrap();
+    let doc = world.plans[&plan].clone();
+    let count = |world: &World, r| world.evidence.proof_for(&plan, &doc.plan, &region(r)).len();
+    assert_eq!((count(&world, 0), count(&world, 1)), (0, 0));
+    for (r, n) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        world.report(&node(r, n), "1", 20, 20, plan);
+        world.report(&node(r, n), "1", 20, 20 + BAKE_MS, plan);
+    }
+    assert_eq!(count(&world, 0), 1, "its own beginning");
+    assert_eq!(count(&world, 1), 2, "and the wave before");
+    let strict = world.plan("2", 2);
+    world.report(&node(0, 0), "2", 20, 20 + BAKE_MS, strict);
+    let doc = world.plans[&strict].clone();
+    for r in 0..2 {
+        let proof = world.evidence.proof_for(&strict, &doc.plan, &region(r));
+        assert_eq!(proof, [], "half a quorum proves nothing");
+    }
 }
 
 #[test]
@@ -364,7 +411,7 @@ proptest! {
                     Body::Step { plan, wave, .. } => {
                         let doc = &world.plans[&plan].plan;
                         for earlier in 0..wave {
-                            prop_assert!(doc.wave_is_good(earlier, &before.of(&plan)).is_ok());
+                            prop_assert!(doc.wave_is_good(&plan, earlier, &before.of(&plan)).is_ok());
                         }
                     }
                     Body::Active { nodes, region, .. } => {
@@ -383,6 +430,9 @@ proptest! {
             world.settle(now);
         }
         prop_assert_eq!(world.fleet.plan(&plan).unwrap().status, PlanStatus::Complete);
+        for region in 0..3 {
+            prop_assert!(world.permits(&plan, region, UnixMs::MAX), "a node that comes late finds its region's word");
+        }
         for all in world.fleet.activations.values() {
             let Activation { manifest, .. } = all.last().unwrap();
             prop_assert_eq!(*manifest, world.plans[&plan].plan.manifest);

@@ -1,18 +1,15 @@
 //! Gives states and views their numbers and signatures, and hands the newest one to whoever follows.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ed25519_dalek::SigningKey;
-use proto::ids::{ContentHash, RegionId, UnixMs};
+use proto::ids::{RegionId, UnixMs};
 use proto::signed::Signed;
 use tokio::sync::watch;
 
 use super::seq::{SeqError, SeqFile};
-use super::{Moment, StateError, plans_behind, region_state_for, router_view_for};
-
-/// How many changes of a region's plans are remembered, to tell what a node that lags behind has been asked for.
-const CHANGES_KEPT: usize = 64;
+use super::{Moment, StateError, region_state_for, router_view_for};
 
 /// One signed state or view.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,25 +24,19 @@ pub struct Made {
 
 /// The newest one, and word of each newer one; `None` until the first is made.
 pub type Newest = watch::Receiver<Option<Arc<Made>>>;
-
-#[derive(Default)]
-struct Inner {
-    states: BTreeMap<RegionId, watch::Sender<Option<Arc<Made>>>>,
-    /// By region: from which number on its states rest on which plans.
-    asked: BTreeMap<RegionId, VecDeque<(u64, BTreeSet<ContentHash>)>>,
-}
+type Sender = watch::Sender<Option<Arc<Made>>>;
 
 /// Where followers read. Cheap to clone.
 #[derive(Clone)]
 pub struct Outbox {
-    inner: Arc<Mutex<Inner>>,
-    view: watch::Sender<Option<Arc<Made>>>,
+    states: Arc<Mutex<BTreeMap<RegionId, Sender>>>,
+    view: Sender,
 }
 
 impl Default for Outbox {
     fn default() -> Self {
         Self {
-            inner: Arc::default(),
+            states: Arc::default(),
             view: watch::channel(None).0,
         }
     }
@@ -55,11 +46,7 @@ impl Outbox {
     /// The states of `region`. Only regions of the log ever get one; ask for no other.
     #[must_use]
     pub fn states_of(&self, region: &RegionId) -> Newest {
-        self.lock()
-            .states
-            .entry(region.clone())
-            .or_insert_with(|| watch::channel(None).0)
-            .subscribe()
+        self.with(region, watch::Sender::subscribe)
     }
 
     /// The views for routers.
@@ -68,36 +55,13 @@ impl Outbox {
         self.view.subscribe()
     }
 
-    /// The plans behind the state of `region` with number `seq`; none for a number from before the last restart.
-    #[must_use]
-    pub fn asked_by(&self, region: &RegionId, seq: u64) -> BTreeSet<ContentHash> {
-        let inner = self.lock();
-        let asked = inner.asked.get(region).into_iter().flatten();
-        asked
-            .take_while(|(from, _)| *from <= seq)
-            .last()
-            .map(|(_, plans)| plans.clone())
-            .unwrap_or_default()
+    fn put(&self, region: &RegionId, made: Made) {
+        self.with(region, |sender| sender.send_replace(Some(Arc::new(made))));
     }
 
-    fn put(&self, region: &RegionId, plans: BTreeSet<ContentHash>, made: Made) {
-        let mut inner = self.lock();
-        let asked = inner.asked.entry(region.clone()).or_default();
-        if asked.back().is_none_or(|(_, last)| *last != plans) {
-            asked.push_back((made.seq, plans));
-        }
-        if asked.len() > CHANGES_KEPT {
-            asked.pop_front();
-        }
-        let sender = inner
-            .states
-            .entry(region.clone())
-            .or_insert_with(|| watch::channel(None).0);
-        sender.send_replace(Some(Arc::new(made)));
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn with<T>(&self, region: &RegionId, act: impl FnOnce(&Sender) -> T) -> T {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        act(states.entry(region.clone()).or_insert_with(|| watch::channel(None).0))
     }
 }
 
@@ -160,8 +124,7 @@ impl Maker {
             match region_state_for(moment, region, seq) {
                 Ok(state) => {
                     let signed = Signed::seal(&state, &self.key);
-                    self.outbox
-                        .put(region, plans_behind(moment.fleet, region), Made { signed, seq, epoch });
+                    self.outbox.put(region, Made { signed, seq, epoch });
                 }
                 Err(error) => failed.push(error),
             }

@@ -6,8 +6,6 @@
 pub mod maker;
 pub mod seq;
 
-use std::collections::BTreeSet;
-
 use proto::entry::{Fleet, Target};
 use proto::ids::{ContentHash, RegionId, Release, UnixMs};
 use proto::region_state::{Desired, NodeInfo, RegionState, RouterView};
@@ -84,24 +82,12 @@ fn desired(moment: &Moment<'_>, region: &RegionId, target: &Target) -> Result<De
         plan: target.plan,
     };
     let doc = moment.plans.get(&target.plan).ok_or_else(missing)?;
-    let wave = doc.plan.wave_of(region).unwrap_or(0);
     Ok(Desired {
         release: target.release.clone(),
         manifest: target.manifest,
         plan: doc.signed.clone(),
-        evidence: moment.evidence.before(&target.plan, &doc.plan, wave),
+        evidence: moment.evidence.proof_for(&target.plan, &doc.plan, region),
     })
-}
-
-/// The plans that `state` of `region` rests on: what a node that follows it is known to have been asked for.
-#[must_use]
-pub fn plans_behind(fleet: &Fleet, region: &RegionId) -> BTreeSet<ContentHash> {
-    fleet
-        .targets
-        .iter()
-        .filter(|((of, _), _)| of == region)
-        .map(|(_, target)| target.plan)
-        .collect()
 }
 
 /// What routers steer by, numbered `seq`.

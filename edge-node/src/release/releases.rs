@@ -12,7 +12,7 @@ use runtime::lifecycle::Lifecycle;
 use tokio::sync::{mpsc, watch};
 
 use super::machine::{Action, Candidate, Event, Target};
-use super::status::Status;
+use super::status::{ModelStatus, Status};
 use super::track::Track;
 use super::wishes::{self, Wish};
 use super::works::{Done, Golden, Outcome, Works};
@@ -83,18 +83,13 @@ impl Releases {
         }
     }
 
-    /// Loads what served before the restart, if the kept state still names the model. Files are hashed again.
+    /// Loads what served before the restart, if a plan is in force for the model. Files are hashed again.
     async fn restore(&mut self) {
         let Some(accepted) = self.orders.borrow().accepted.clone() else {
             return;
         };
-        let desired = |model: &ModelName| accepted.state.desired.iter().any(|d| &d.release.model == model);
-        let active: Vec<_> = self
-            .kept
-            .active()
-            .into_iter()
-            .filter(|(model, _)| desired(model))
-            .collect();
+        let active = self.kept.active().into_iter();
+        let active: Vec<_> = active.filter(|(model, _)| accepted.plan_of(model).is_some()).collect();
         let build = self.works.build();
         let loading = active.iter().map(|(_, active)| reload(&self.works, &build, active));
         let loaded = futures_util::future::join_all(loading).await;
@@ -127,6 +122,11 @@ impl Releases {
             let track = self.tracks.entry(model.clone()).or_default();
             track.no_variant = None;
             match wish {
+                Wish::Serve(target, plan) => {
+                    self.feed(&model, Event::Wanted(target.clone()), None);
+                    let track = self.tracks.entry(model).or_default();
+                    self.changed.active |= track.wanted_by(plan, &target, clock::now_ms());
+                }
                 Wish::Tell(event) => self.feed(&model, event, None),
                 Wish::NoVariant { release, manifest } => {
                     track.no_variant = Some((release, manifest));
@@ -209,7 +209,7 @@ impl Releases {
             }
             Action::Switch(target) => {
                 let slot = warm.expect("a candidate is warmed together with its loaded model");
-                track.switched(slot, clock::now_ms());
+                track.switched(slot);
                 self.before.remove(model);
                 self.instruments.switches.inc();
                 self.changed = Changed {
@@ -291,9 +291,12 @@ impl Releases {
     fn tell(&self) {
         let mut models = Vec::new();
         self.tracks.values().for_each(|track| track.status(&mut models));
+        let orders = self.orders.borrow().accepted.clone();
+        let forbidden = orders.iter().flat_map(|accepted| &accepted.forbidden);
+        models.extend(forbidden.map(|f| ModelStatus::refused(&f.release, f.manifest, f.why.to_string())));
         let stopped = self.stopped.clone();
         self.status.send_if_modified(|status| {
-            let facts = |m: &super::ModelStatus| (m.manifest, m.stage.clone(), m.ready_since);
+            let facts = |m: &ModelStatus| (m.manifest, m.stage.clone(), m.ready);
             let same = status.stopped == stopped && status.models.iter().map(facts).eq(models.iter().map(facts));
             *status = Status { models, stopped };
             !same

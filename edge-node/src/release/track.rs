@@ -12,7 +12,7 @@ use super::machine::{Candidate, Machine, Target};
 use super::progress::Progress;
 use super::status::ModelStatus;
 use crate::serving::ModelSlot;
-use crate::store::{ActiveModel, Held};
+use crate::store::{ActiveModel, Held, Ready};
 use crate::sync::Backoff;
 
 /// The first rest of a refused release, doubling with each try.
@@ -26,7 +26,8 @@ pub(super) struct Track {
     pub(super) machine: Machine,
     /// The model behind `machine.serving`.
     pub(super) loaded: Option<Arc<ModelSlot>>,
-    pub(super) ready_since: UnixMs,
+    /// By which plan what serves is ready. None between a switch and the pass that follows it.
+    pub(super) ready: Option<Ready>,
     progress: Arc<Progress>,
     job: Option<Job>,
     /// Named by the state, but the plan has no form for this node's class.
@@ -52,7 +53,7 @@ impl Track {
         Self {
             machine: Machine::resumed(serving, active.previous.clone().map(Target::from)),
             loaded: Some(loaded),
-            ready_since: active.ready_since,
+            ready: active.ready,
             progress,
             ..Self::default()
         }
@@ -119,18 +120,28 @@ impl Track {
         job.retry_at.take_if(|at| *at <= now).map(|_| job.target.clone())
     }
 
-    /// The candidate serves from now on.
-    pub(super) fn switched(&mut self, loaded: Arc<ModelSlot>, now: UnixMs) {
+    /// The candidate serves from now on; [`Track::wanted_by`] says by which plan.
+    pub(super) fn switched(&mut self, loaded: Arc<ModelSlot>) {
         if let Some(job) = self.job.take() {
             self.progress = job.progress;
         }
         self.loaded = Some(loaded);
-        self.ready_since = now;
+        self.ready = None;
+    }
+
+    /// `target` is wanted by `plan`: if it serves, it has been ready for this plan since `now`, or since it was told so
+    /// first. True if that is new.
+    pub(super) fn wanted_by(&mut self, plan: ContentHash, target: &Target, now: UnixMs) -> bool {
+        let is_new = self.machine.serving.as_ref() == Some(target) && self.ready.is_none_or(|ready| ready.plan != plan);
+        if is_new {
+            self.ready = Some(Ready { plan, since: now });
+        }
+        is_new
     }
 
     /// The model is not wanted any more.
     pub(super) fn withdrawn(&mut self) {
-        (self.loaded, self.ready_since) = (None, 0);
+        (self.loaded, self.ready) = (None, None);
     }
 
     /// Drops a job whose candidate was given up.
@@ -147,7 +158,7 @@ impl Track {
         let previous = self.machine.previous.as_ref().map(Held::from);
         Some(ActiveModel {
             serving,
-            ready_since: self.ready_since,
+            ready: self.ready,
             checked_by: checked_by.to_owned(),
             previous,
         })
@@ -165,15 +176,15 @@ impl Track {
 
     /// Its lines of the report.
     pub(super) fn status(&self, lines: &mut Vec<ModelStatus>) {
-        let line = |t: &Target, stage, ready_since, progress: &Arc<Progress>| ModelStatus {
+        let line = |t: &Target, stage, ready, progress: &Arc<Progress>| ModelStatus {
             release: t.release.clone(),
             manifest: t.manifest,
             stage,
-            ready_since,
+            ready,
             progress: Arc::clone(progress),
         };
         if let Some(serving) = &self.machine.serving {
-            lines.push(line(serving, Stage::Serving, Some(self.ready_since), &self.progress));
+            lines.push(line(serving, Stage::Serving, self.ready, &self.progress));
         }
         let refusal = || {
             self.job
@@ -192,13 +203,7 @@ impl Track {
         }
         if let Some((release, manifest)) = &self.no_variant {
             let why = "the plan names no variant for this node's class: sign one that does";
-            lines.push(ModelStatus {
-                release: release.clone(),
-                manifest: *manifest,
-                stage: Stage::Refused(why.to_owned()),
-                ready_since: None,
-                progress: Arc::default(),
-            });
+            lines.push(ModelStatus::refused(release, *manifest, why.to_owned()));
         }
     }
 }

@@ -1,18 +1,20 @@
 //! What each model of this node should do, read from the orders: the signed state, or standing still.
 //!
-//! Pure. While activations are stopped (a fork, an expired state) every model is to go on with what serves, or with what
+//! Pure. Only plans in force count: what a state names and its plan forbids is nobody's wish. While activations are stopped (a fork, an expired state) every model is to go on with what serves, or with what
 //! served before the restart; nothing is begun and nothing is withdrawn.
 
 use std::collections::BTreeMap;
 
 use proto::ids::{ContentHash, ModelName, NodeClass, Release};
+use proto::region_state::Accepted;
 
 use super::machine::{Event, Target};
-use crate::sync::Accepted;
 
 /// What one model is told at a pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
+    /// To be served by the plan with this digest.
+    Serve(Target, ContentHash),
     /// To be fed to its machine.
     Tell(Event),
     /// The plan names no form for this node's class: what serves goes on, and the report says why.
@@ -22,7 +24,7 @@ pub(super) enum Wish {
 /// What is known of the models here: what serves, or served before the restart. `None` for one that never did.
 pub(super) type Serving = BTreeMap<ModelName, Option<Target>>;
 
-/// One wish per model that is desired or known.
+/// One wish per model that has a plan in force or is known.
 pub(super) fn wishes(
     accepted: Option<&Accepted>,
     stopped: bool,
@@ -38,20 +40,24 @@ pub(super) fn wishes(
             .collect();
     }
     let mut wishes = Vec::new();
-    for (desired, plan) in accepted.state.desired.iter().zip(&accepted.plans) {
-        let (release, manifest) = (desired.release.clone(), desired.manifest);
+    for in_force in &accepted.permitted {
+        let plan = &in_force.plan;
+        let (release, manifest) = (plan.to.clone(), plan.manifest);
         let wish = match plan.variant_for(class) {
-            Some(variant) => Wish::Tell(Event::Wanted(Target {
-                release,
-                manifest,
-                variant: variant.clone(),
-            })),
+            Some(variant) => {
+                let variant = variant.clone();
+                let target = Target {
+                    release,
+                    manifest,
+                    variant,
+                };
+                Wish::Serve(target, in_force.id)
+            }
             None => Wish::NoVariant { release, manifest },
         };
-        wishes.push((desired.release.model.clone(), wish));
+        wishes.push((plan.to.model.clone(), wish));
     }
-    let desired = |model: &ModelName| accepted.state.desired.iter().any(|d| &d.release.model == model);
-    let unwanted = serving.keys().filter(|model| !desired(model));
+    let unwanted = serving.keys().filter(|model| accepted.plan_of(model).is_none());
     wishes.extend(
         unwanted
             .map(|model| (model.clone(), Wish::Tell(Event::Unwanted)))
@@ -64,6 +70,7 @@ pub(super) fn wishes(
 mod tests {
     use super::*;
     use crate::sync::fixture;
+    use proto::signed::Document;
 
     fn target(text: &str) -> Target {
         let release: Release = text.parse().unwrap();
@@ -72,6 +79,11 @@ mod tests {
             release,
             variant: "cpu-f32".parse().unwrap(),
         }
+    }
+    fn wanted(text: &str) -> Wish {
+        let target = target(text);
+        let plan = fixture::plan(&target.release, target.manifest, 1);
+        Wish::Serve(target, plan.id())
     }
     fn cpu() -> NodeClass {
         "cpu".parse().unwrap()
@@ -88,8 +100,8 @@ mod tests {
             (model("gone"), Some(target("gone@1"))),
         ]);
         let want = vec![
-            (model("a"), Wish::Tell(Event::Wanted(target("a@2")))),
-            (model("b"), Wish::Tell(Event::Wanted(target("b@1")))),
+            (model("a"), wanted("a@2")),
+            (model("b"), wanted("b@1")),
             (model("gone"), Wish::Tell(Event::Unwanted)),
         ];
         assert_eq!(wishes(Some(&accepted), false, &cpu(), &serving), want);

@@ -16,12 +16,23 @@ pub type ActiveModels = BTreeMap<ModelName, ActiveModel>;
 pub struct ActiveModel {
     /// Which release.
     pub serving: Held,
-    /// Since when this node has been ready with it. Kept through restarts as long as it is the same one.
-    pub ready_since: UnixMs,
+    /// By which plan and since when this node has been ready with it. None before a plan asked for it.
+    pub ready: Option<Ready>,
     /// Which build of this software reproduced the golden vectors with it: another build does so again.
     pub checked_by: String,
     /// What answered before.
     pub previous: Option<Held>,
+}
+
+/// What a ready report rests on. It is kept through restarts, and begins anew with another plan, also with one that asks
+/// for the same bytes: a bake is counted for each plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ready {
+    /// Digest of the signed plan.
+    pub plan: ContentHash,
+    /// Since when, by this node's clock.
+    pub since: UnixMs,
 }
 
 /// A [`Target`] as it lies on disk.

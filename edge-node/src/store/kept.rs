@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use models::durable;
 use proto::ids::UnixMs;
+use proto::limits::{MODELS_MAX, PLAN_BYTES_MAX};
 use proto::region_state::{Floors, RegionState};
 use proto::signed::{Document, Signed};
 use serde::de::DeserializeOwned;
@@ -18,10 +19,10 @@ const FLOORS: &str = "floors.json";
 const ACTIVE: &str = "active.json";
 const FORK: &str = "fork.json";
 /// Leading byte of `accepted.bin`.
-const ACCEPTED_FORMAT: u8 = 1;
-/// Longest file that is read: a whole state, its signatures and the floors of every model.
-const FILE_BYTES_MAX: u64 = 4 << 20;
-const _: () = assert!(RegionState::BYTES_MAX < 4 << 20);
+const ACCEPTED_FORMAT: u8 = 2;
+/// Longest file that is read: a whole state, a plan held for every model, their signatures and floors.
+const FILE_BYTES_MAX: u64 = 72 << 20;
+const _: () = assert!(RegionState::BYTES_MAX + MODELS_MAX * (PLAN_BYTES_MAX + (16 << 10)) < 72 << 20);
 
 /// Why something could not be kept or read back.
 #[derive(Debug, thiserror::Error)]
@@ -69,18 +70,23 @@ pub struct Fork {
 /// What was accepted before the restart.
 #[derive(Debug, Default)]
 pub struct Restored {
-    /// The state accepted last. Its signature is to be checked again.
-    pub state: Option<Signed>,
-    /// Never to go below.
+    /// The state accepted last, with what belongs to it.
+    pub accepted: Option<KeptState>,
+    /// Never to go below: the higher ones of both files.
     pub floors: Floors,
     /// The checkpoint that `floors.json` holds; the state may hold a newer one.
     pub checkpoint: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct AcceptedFile {
-    state: Signed,
-    floors: Floors,
+/// What [`proto::region_state::reopen`] needs, of one moment. Signatures are to be checked again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptState {
+    /// The state, whole: what is forbidden in it too.
+    pub state: Signed,
+    /// The plans that stayed in force for the models that are forbidden in it.
+    pub held: Vec<Signed>,
+    /// The floors that it raised: they name the plan in force for each model.
+    pub floors: Floors,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -116,17 +122,13 @@ impl Kept {
     ///
     /// # Errors
     /// [`StoreError::Io`]: then the state must not be acted on.
-    pub fn save_accepted(&self, state: &Signed, floors: &Floors, checkpoint: &str) -> Result<(), StoreError> {
-        let file = AcceptedFile {
-            state: state.clone(),
-            floors: floors.clone(),
-        };
-        let bytes = postcard::to_extend(&file, vec![ACCEPTED_FORMAT]).expect("these types are written by postcard");
+    pub fn save_accepted(&self, accepted: &KeptState, checkpoint: &str) -> Result<(), StoreError> {
+        let bytes = postcard::to_extend(accepted, vec![ACCEPTED_FORMAT]).expect("these types are written by postcard");
         self.replace(ACCEPTED, &bytes)?;
         self.save_json(
             FLOORS,
             &FloorsFile {
-                floors: floors.clone(),
+                floors: accepted.floors.clone(),
                 checkpoint: checkpoint.to_owned(),
             },
         )
@@ -161,8 +163,8 @@ impl Kept {
                     restored.checkpoint = Some(mirror.checkpoint);
                 }
                 if let Some(accepted) = accepted {
-                    restored.floors = higher(restored.floors, accepted.floors);
-                    restored.state = Some(accepted.state);
+                    restored.floors = higher(restored.floors, accepted.floors.clone());
+                    restored.accepted = Some(accepted);
                 }
                 Ok(restored)
             }
@@ -252,7 +254,7 @@ impl Kept {
     }
 }
 
-fn accepted_from(bytes: &[u8]) -> Option<AcceptedFile> {
+fn accepted_from(bytes: &[u8]) -> Option<KeptState> {
     let (&ACCEPTED_FORMAT, body) = bytes.split_first()? else {
         return None;
     };

@@ -1,27 +1,18 @@
 //! What this node believes: the accepted state, its floors, the log's history, and a fork if one was found.
 //!
 //! Order of a state: every rule of [`proto::region_state::accept`], then the disk, then the loops that act on it. A
-//! refused state changes nothing here and nothing on disk.
+//! refused state changes nothing here and nothing on disk. A model that is forbidden in an accepted one stays at the plan
+//! that was in force, also after a restart: that plan lies on disk beside the state.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proto::ids::{RegionId, UnixMs};
-use proto::plan::Plan;
-use proto::region_state::{Consistency, Floors, Refused, RegionState, accept};
-use proto::signed::{Signed, TrustBundle, TrustError};
+use proto::region_state::{Accepted, Consistency, Floors, Forbidden, Refused, accept, reopen};
+use proto::signed::{Signed, TrustBundle};
 use tokio::sync::watch;
 
 use super::history::{Heard, History, Seen, proven};
-use crate::store::{Fork, Kept, StoreError};
-
-/// A state that every rule let in.
-#[derive(Clone, Debug)]
-pub struct Accepted {
-    /// What the region must run.
-    pub state: RegionState,
-    /// The plan of each entry of `state.desired`, in order.
-    pub plans: Vec<Plan>,
-}
+use crate::store::{Fork, Kept, KeptState, StoreError};
 
 /// What the rest of the node acts on.
 #[derive(Clone, Debug, Default)]
@@ -83,16 +74,12 @@ impl Belief {
     pub fn restore(kept: Arc<Kept>, own: RegionId, trust: TrustBundle) -> Result<Self, StoreError> {
         let restored = kept.restore()?;
         let forked = kept.fork()?.is_some();
-        let accepted = restored
-            .state
-            .as_ref()
-            .and_then(|signed| match reopen(signed, &own, &trust) {
-                Ok(accepted) => Some(Arc::new(accepted)),
-                Err(e) => {
-                    tracing::error!(error = %e, "the kept state is not trusted any more; waiting for a new one");
-                    None
-                }
-            });
+        let reopened = |kept: &KeptState| {
+            let judged = reopen(&kept.state, &kept.held, &own, &trust, &kept.floors);
+            let distrusted = |e| tracing::error!(error = %e, "the kept state is not trusted; waiting for a new one");
+            judged.map_err(distrusted).ok().map(Arc::new)
+        };
+        let accepted = restored.accepted.as_ref().and_then(reopened);
         let notes = restored
             .checkpoint
             .into_iter()
@@ -117,24 +104,36 @@ impl Belief {
         })
     }
 
-    /// Judges a state, keeps it, and lets the node act on it. Blocks on the disk.
+    /// Judges a state, keeps it, and lets the node act on it. Gives the changes that are forbidden in it and were not
+    /// named in the state before. Blocks on the disk.
     ///
     /// # Errors
     /// [`OfferError`]; then nothing has changed.
     #[tracing::instrument(name = "sync.offer", skip_all)]
-    pub fn offer(&self, signed: &Signed, proof: &[[u8; 32]], now: UnixMs) -> Result<(), OfferError> {
+    pub fn offer(&self, signed: &Signed, proof: &[[u8; 32]], now: UnixMs) -> Result<Vec<Forbidden>, OfferError> {
         let mut inner = self.lock();
-        let forked = inner.orders.borrow().forked;
-        let mut told = None;
-        let judged = accept(signed, &inner.own, &inner.trust, &inner.floors, now, |state| {
-            told = Some(state.checkpoint.clone());
-            if forked {
-                Consistency::Fork
-            } else {
-                inner.history.judge(state, proof)
-            }
+        let Orders { accepted, forked, .. } = inner.orders.borrow().clone();
+        let (in_force, known) = accepted.as_ref().map_or((&[][..], &[][..]), |before| {
+            (&before.permitted[..], &before.forbidden[..])
         });
-        let (state, plans, floors) = match judged {
+        let mut told = None;
+        let judged = accept(
+            signed,
+            &inner.own,
+            &inner.trust,
+            &inner.floors,
+            in_force,
+            now,
+            |state| {
+                told = Some(state.checkpoint.clone());
+                if forked {
+                    Consistency::Fork
+                } else {
+                    inner.history.judge(state, proof)
+                }
+            },
+        );
+        let (accepted, floors) = match judged {
             Ok(accepted) => accepted,
             Err(refused) => {
                 if let (Refused::Fork, Some(theirs)) = (&refused, told) {
@@ -147,10 +146,25 @@ impl Belief {
                 return Err(OfferError::Refused(refused));
             }
         };
-        inner.kept.save_accepted(signed, &floors, &state.checkpoint)?;
-        inner.floors = floors;
-        inner.history.advance(&state.checkpoint);
-        let accepted = Some(Arc::new(Accepted { state, plans }));
+        let kept = KeptState {
+            state: signed.clone(),
+            held: accepted.held(),
+            floors,
+        };
+        inner.kept.save_accepted(&kept, &accepted.state.checkpoint)?;
+        inner.floors = kept.floors;
+        inner.history.advance(&accepted.state.checkpoint);
+        let is_known = |new: &Forbidden| {
+            let same = |old: &Forbidden| (&old.release, old.manifest) == (&new.release, new.manifest);
+            known.iter().any(same)
+        };
+        let news = accepted
+            .forbidden
+            .iter()
+            .filter(|new| !is_known(new))
+            .cloned()
+            .collect();
+        let accepted = Some(Arc::new(accepted));
         inner.orders.send_modify(|orders| {
             *orders = Orders {
                 accepted,
@@ -158,7 +172,7 @@ impl Belief {
                 refused: None,
             }
         });
-        Ok(())
+        Ok(news)
     }
 
     /// What a checkpoint from elsewhere means; a fork is kept at once. Blocks on the disk when it is one.
@@ -213,19 +227,6 @@ impl Inner {
         }
         self.orders.send_modify(|orders| orders.forked = true);
     }
-}
-
-/// Opens a kept state as when it came, but for the rules that time changes.
-fn reopen(signed: &Signed, own: &RegionId, trust: &TrustBundle) -> Result<Accepted, TrustError> {
-    let state = signed.open::<RegionState>(&[trust.state_key], 1)?;
-    if &state.region.id != own {
-        let what = format!("it is for region `{}`, this node stands in `{own}`", state.region.id);
-        return Err(proto::signed::DecodeError::Invalid { what }.into());
-    }
-    let operators = trust.operator_keys();
-    let open = |d: &proto::region_state::Desired| d.plan.open::<Plan>(&operators, trust.threshold);
-    let plans = state.desired.iter().map(open).collect::<Result<_, _>>()?;
-    Ok(Accepted { state, plans })
 }
 
 #[cfg(test)]

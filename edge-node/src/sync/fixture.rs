@@ -5,12 +5,10 @@ pub(crate) mod plane;
 use ed25519_dalek::SigningKey;
 use proto::ids::{ContentHash, NodeId, RegionId, Release, UnixMs};
 use proto::note::Signer;
-use proto::plan::{Plan, Wave, Witness};
-use proto::region_state::{Desired, RegionInfo, RegionState};
-use proto::signed::{Operator, PublicKey, Signed, TrustBundle};
+use proto::plan::{Plan, ReadyReport, Wave, Witness};
+use proto::region_state::{Accepted, Desired, Permitted, RegionInfo, RegionState};
+use proto::signed::{Document, Operator, PublicKey, Signed, TrustBundle};
 use sha2::{Digest, Sha256};
-
-use super::Accepted;
 
 pub(crate) const LOG: &str = "log.test";
 
@@ -84,6 +82,22 @@ pub(crate) fn desired(plan: &Plan) -> Desired {
     }
 }
 
+/// As [`desired`], with the word of the region's one witness that it was ready at `at`.
+pub(crate) fn begun(plan: &Plan, at: UnixMs) -> Desired {
+    let said = ReadyReport {
+        node: own_node(),
+        plan: plan.id(),
+        release: plan.to.clone(),
+        manifest: plan.manifest,
+        ready_since: at,
+        at,
+    };
+    Desired {
+        evidence: vec![Signed::seal(&said, &key(9))],
+        ..desired(plan)
+    }
+}
+
 pub(crate) fn state(seq: u64, checkpoint: String, epoch: u64, desired: Vec<Desired>) -> RegionState {
     let region = RegionInfo {
         id: own_region(),
@@ -111,7 +125,17 @@ pub(crate) fn accepted(releases: &[&str]) -> Accepted {
     let plans: Vec<Plan> = releases.iter().map(plan).collect();
     Accepted {
         state: state(1, String::new(), 1, plans.iter().map(desired).collect()),
-        plans,
+        permitted: plans.into_iter().map(in_force).collect(),
+        forbidden: Vec::new(),
+    }
+}
+
+fn in_force(plan: Plan) -> Permitted {
+    let signed = Signed::seal(&plan, &operator());
+    Permitted {
+        id: signed.id(),
+        plan,
+        signed,
     }
 }
 

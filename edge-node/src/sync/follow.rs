@@ -118,7 +118,7 @@ impl Follower {
         let offered = state.clone();
         let judged = tokio::task::spawn_blocking(move || belief.offer(&offered, &proof, clock::now_ms())).await;
         let outcome = match &judged {
-            Ok(Ok(())) => Outcome::Accepted,
+            Ok(Ok(_)) => Outcome::Accepted,
             Ok(Err(OfferError::Refused(_))) => Outcome::Refused,
             _ => Outcome::Failed,
         };
@@ -130,7 +130,11 @@ impl Follower {
             // A checkpoint that the log signed and yet cannot prove is looked into like one from a router.
             gossip::compare_state(&self.belief, connection, &state).await;
         }
-        judged?;
+        for forbidden in judged? {
+            let (release, why) = (&forbidden.release, &forbidden.why);
+            tracing::error!(%release, manifest = %forbidden.manifest, %why, "refused a release; what serves goes on");
+            self.instruments.refusals.inc();
+        }
         let seq = self.belief.position().0;
         self.instruments.seq.set(i64::try_from(seq).unwrap_or(i64::MAX));
         tracing::info!(seq, "accepted a state");

@@ -6,7 +6,8 @@
 //!        +------ report -------+          +---- gossip <- routers           +-> status -> report
 //! ```
 //! With the control plane dead a node starts from what it kept and serves. With the log forked or the state expired it
-//! goes on serving what is active and changes nothing.
+//! goes on serving what is active and changes nothing. A model whose plan forbids its change stays as it is, and the rest
+//! of the state takes effect.
 //!
 //! Never here: a byte that is acted on before its signature or digest was checked; a wait without an end.
 
@@ -32,7 +33,7 @@ use runtime::lifecycle::Lifecycle;
 use tokio::sync::{mpsc, watch};
 
 pub use backoff::Backoff;
-pub use belief::{Accepted, Belief, OfferError, Orders};
+pub use belief::{Belief, OfferError, Orders};
 pub use history::{Heard, History, Seen};
 pub use instruments::{ByOutcome, Instruments, Outcome};
 pub use link::{DialError, Link};

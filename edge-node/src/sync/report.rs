@@ -96,13 +96,14 @@ impl Reporter {
 /// The part of the report about models; signs what is ready.
 fn models(status: &Status, node: &NodeId, identity: &Identity, at: UnixMs) -> Vec<ModelReport> {
     let report = |m: &crate::release::ModelStatus| {
-        let ready = m.ready_since.map(|since| {
+        let ready = m.ready.map(|held| {
             let ready = ReadyReport {
                 node: node.clone(),
+                plan: held.plan,
                 release: m.release.clone(),
                 manifest: m.manifest,
                 // A clock that was set back must not make a report that says it was ready in its future.
-                ready_since: since.min(at),
+                ready_since: held.since.min(at),
                 at,
             };
             Signed::seal(&ready, identity.signing_key())

@@ -17,6 +17,8 @@ use crate::engine::{Fault, Model};
 use crate::release::Package;
 use crate::serving::ServingSet;
 
+mod plans;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Nothing;
@@ -402,23 +404,6 @@ async fn an_expired_state_keeps_serving_is_flagged_and_begins_nothing() {
     again.serves("m@1").await;
     assert!(again.serving.load().stopped.is_some());
     again.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_older_plan_is_refused_and_said_so() {
-    let fleet = Fleet::new();
-    let (one, two) = (
-        fleet.publish("m@1", &weights(1, 9_000)),
-        fleet.publish("m@2", &weights(2, 9_000)),
-    );
-    fleet.order("m@2", two, 5);
-    let node = fleet.node();
-    node.serves("m@2").await;
-    fleet.order("m@1", one, 4);
-    let report = fleet.report(|r| r.stopped.is_some()).await;
-    assert!(report.stopped.unwrap().contains("plan serial 4, accepted was 5"));
-    assert_eq!(served(&node.serving.load()).as_deref(), Some("m@2"));
-    node.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,9 +52,19 @@ fn plan() -> Plan {
     }
 }
 
+fn plan_id() -> ContentHash {
+    plan().id()
+}
+
+/// Whether the plan lets `region` change at `now`.
+fn permits(region: &str, evidence: &[Signed], now: UnixMs) -> Result<(), NotPermitted> {
+    plan().permits(&plan_id(), &id(region), evidence, now)
+}
+
 fn report(node: &str) -> ReadyReport {
     ReadyReport {
         node: node.parse().unwrap(),
+        plan: plan_id(),
         release: "m@2".parse().unwrap(),
         manifest: ContentHash::of(b"manifest"),
         ready_since: 2000,
@@ -81,8 +91,8 @@ fn id(region: &str) -> RegionId {
 
 #[test]
 fn a_region_of_the_first_wave_may_change_without_evidence_and_an_unnamed_one_never() {
-    assert_eq!(plan().permits(&id("eu-dub"), &[], 1), Ok(()));
-    let stranger = plan().permits(&id("eu-lon"), &first_wave(), 1);
+    assert_eq!(permits("eu-dub", &[], 1), Ok(()));
+    let stranger = permits("eu-lon", &first_wave(), 1);
     assert_eq!(stranger, Err(NotPermitted::Region { region: id("eu-lon") }));
 }
 
@@ -100,7 +110,7 @@ fn a_wave_begins_exactly_when_every_region_before_it_has_its_quorum() {
         let chosen: Vec<_> = (0..all.len()).filter(|i| set >> i & 1 == 1).map(|i| all[i]).collect();
         let evidence: Vec<Signed> = chosen.iter().map(|(node, seed)| good(node, *seed)).collect();
         let count = |region: &str| chosen.iter().filter(|(node, _)| node.starts_with(region)).count();
-        let permitted = plan().permits(&id("us-iad"), &evidence, 1).is_ok();
+        let permitted = permits("us-iad", &evidence, 1).is_ok();
         assert_eq!(permitted, count("eu-fra") >= 2 && count("eu-dub") >= 2, "{chosen:?}");
     }
 }
@@ -108,7 +118,7 @@ fn a_wave_begins_exactly_when_every_region_before_it_has_its_quorum() {
 #[test]
 fn a_wave_needs_all_waves_before_it_not_only_the_last() {
     let only_second = [good("us-iad/n1", 6)];
-    let refused = plan().permits(&id("ap-sin"), &only_second, 1);
+    let refused = permits("ap-sin", &only_second, 1);
     assert!(
         matches!(
             refused,
@@ -121,13 +131,13 @@ fn a_wave_needs_all_waves_before_it_not_only_the_last() {
         ),
         "{refused:?}"
     );
-    let only_first = plan().permits(&id("ap-sin"), &first_wave(), 1);
+    let only_first = permits("ap-sin", &first_wave(), 1);
     assert!(
         matches!(only_first, Err(NotPermitted::Evidence { wave: 1, .. })),
         "{only_first:?}"
     );
     let both = [first_wave(), only_second.to_vec()].concat();
-    assert_eq!(plan().permits(&id("ap-sin"), &both, 1), Ok(()));
+    assert_eq!(permits("ap-sin", &both, 1), Ok(()));
 }
 
 #[test]
@@ -152,6 +162,16 @@ fn a_report_counts_only_if_it_is_that_witness_about_that_release_for_the_whole_b
             Signed::seal(
                 &ReadyReport {
                     manifest: ContentHash::of(b"other"),
+                    ..base.clone()
+                },
+                &key(2),
+            ),
+        ),
+        (
+            "another plan to the same release",
+            Signed::seal(
+                &ReadyReport {
+                    plan: ContentHash::of(b"other"),
                     ..base.clone()
                 },
                 &key(2),
@@ -187,7 +207,7 @@ fn a_report_counts_only_if_it_is_that_witness_about_that_release_for_the_whole_b
     let others = [good("eu-fra/n1", 1), good("eu-dub/n1", 4), good("eu-dub/n2", 5)];
     for (how, report) in spoilt {
         let evidence = [others.to_vec(), vec![report]].concat();
-        let refused = plan().permits(&id("us-iad"), &evidence, 1);
+        let refused = permits("us-iad", &evidence, 1);
         assert!(
             matches!(refused, Err(NotPermitted::Evidence { wave: 0, ready: 1, .. })),
             "{how}: {refused:?}"
@@ -211,24 +231,72 @@ fn one_witness_said_often_is_still_one_witness() {
         good("eu-dub/n1", 4),
         good("eu-dub/n2", 5),
     ];
-    let refused = plan().permits(&id("us-iad"), &evidence, 1);
+    let refused = permits("us-iad", &evidence, 1);
     assert!(
         matches!(refused, Err(NotPermitted::Evidence { ready: 1, .. })),
         "{refused:?}"
     );
 }
 
+/// A witness's word that it was ready at `at`, with no bake behind it.
+fn begun(node: &str, seed: u8, at: UnixMs) -> Signed {
+    let said = ReadyReport {
+        ready_since: at,
+        at,
+        ..report(node)
+    };
+    Signed::seal(&said, &key(seed))
+}
+
 #[test]
 fn a_step_may_begin_at_the_last_moment_of_a_plan_and_not_after() {
-    assert_eq!(plan().permits(&id("eu-fra"), &[], 10_000), Ok(()));
-    let late = plan().permits(&id("eu-fra"), &[], 10_001);
+    assert_eq!(permits("eu-fra", &[], 10_000), Ok(()));
     assert_eq!(
-        late,
+        permits("eu-fra", &[], 10_001),
         Err(NotPermitted::Expired {
             expires: 10_000,
-            now: 10_001
+            now: 10_001,
+            region: id("eu-fra"),
+            begun: 0,
+            quorum: 2,
         })
     );
+}
+
+#[test]
+fn after_its_end_a_plan_permits_what_the_regions_own_quorum_began_in_time_and_nothing_else() {
+    let late = 10_001;
+    let own = [begun("eu-fra/n1", 1, 10_000), begun("eu-fra/n3", 3, 7)];
+    assert_eq!(permits("eu-fra", &own, late), Ok(()));
+    let short: Vec<(&str, Vec<Signed>, usize)> = vec![
+        ("one of two", own[..1].to_vec(), 1),
+        ("one of two, twice", vec![own[0].clone(), begun("eu-fra/n1", 1, 9)], 1),
+        ("one began late", vec![own[0].clone(), begun("eu-fra/n2", 2, 10_001)], 1),
+        (
+            "another region of the same wave",
+            vec![own[0].clone(), begun("eu-dub/n1", 4, 9), begun("eu-dub/n2", 5, 9)],
+            1,
+        ),
+        ("another's key", vec![own[0].clone(), begun("eu-fra/n2", 3, 9)], 1),
+    ];
+    for (how, evidence, count) in short {
+        let refused = permits("eu-fra", &evidence, late);
+        assert!(
+            matches!(refused, Err(NotPermitted::Expired { begun, .. }) if begun == count),
+            "{how}: {refused:?}"
+        );
+    }
+    // A later wave needs both: its own beginning, and the waves before it.
+    let iad = [begun("us-iad/n1", 6, 9_000)];
+    assert!(matches!(
+        permits("us-iad", &first_wave(), late),
+        Err(NotPermitted::Expired { begun: 0, .. })
+    ));
+    assert!(matches!(
+        permits("us-iad", &iad, late),
+        Err(NotPermitted::Evidence { wave: 0, .. })
+    ));
+    assert_eq!(permits("us-iad", &[first_wave(), iad.to_vec()].concat(), late), Ok(()));
 }
 
 #[test]
@@ -318,7 +386,7 @@ fn the_bytes_of_a_plan_and_of_a_report_are_fixed() {
     );
     assert_eq!(
         report("eu-fra/n1").id().hex(),
-        "a629b10baec1b58dff30d6cda33b50d746d0f2d598dbdd56f3aede0d24c62cc1"
+        "7890b78df374897a3cc9e60641913e78cee6606e91ece786cd3699d37691b34b"
     );
 }
 
@@ -327,9 +395,8 @@ proptest! {
     fn no_bytes_make_a_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = Plan::decode(&bytes);
         let _ = ReadyReport::decode(&bytes);
-        let framed = [&[1][..], &bytes].concat();
-        let _ = Plan::decode(&framed);
-        let _ = ReadyReport::decode(&framed);
+        let _ = Plan::decode(&[&[Plan::FORMAT][..], &bytes].concat());
+        let _ = ReadyReport::decode(&[&[ReadyReport::FORMAT][..], &bytes].concat());
     }
 
     /// More evidence never takes a permission away, and reports of strangers never give one.
@@ -342,21 +409,30 @@ proptest! {
         let real: Vec<Signed> =
             order.iter().map(|i| good(names[*i], u8::try_from(*i).unwrap() + 1)).collect();
         let noise: Vec<Signed> = strangers.iter().map(|(seed, i)| good(names[*i], *seed)).collect();
-        let alone = plan().permits(&id("us-iad"), &real, 1);
-        let mixed = plan().permits(&id("us-iad"), &[noise.clone(), real.clone()].concat(), 1);
+        let alone = permits("us-iad", &real, 1);
+        let mixed = permits("us-iad", &[noise.clone(), real.clone()].concat(), 1);
         prop_assert_eq!(&alone, &mixed);
-        let fuller = plan().permits(&id("us-iad"), &[real, first_wave()].concat(), 1);
+        let fuller = permits("us-iad", &[real, first_wave()].concat(), 1);
         prop_assert_eq!(fuller, Ok(()));
-        prop_assert!(plan().permits(&id("us-iad"), &noise, 1).is_err());
+        prop_assert!(permits("us-iad", &noise, 1).is_err());
     }
 
-    /// A permission that holds now held at every earlier moment: time only closes doors.
+    /// A permission that holds now held at every earlier moment: time only closes doors. And which region may change
+    /// after the end is settled by then: no report written later opens it.
     #[test]
-    fn a_permission_never_appears_by_waiting(now in 0_u64..20_000, earlier in 0_u64..20_000) {
+    fn a_permission_never_appears_by_waiting(
+        now in 0_u64..20_000,
+        earlier in 0_u64..20_000,
+        own in proptest::option::of(0_u64..20_000),
+    ) {
         let (first, then) = (now.min(earlier), now.max(earlier));
-        if plan().permits(&id("us-iad"), &first_wave(), then).is_ok() {
-            prop_assert!(plan().permits(&id("us-iad"), &first_wave(), first).is_ok());
+        let own: Vec<Signed> = own.map(|at| begun("us-iad/n1", 6, at)).into_iter().collect();
+        let evidence = [first_wave(), own.clone()].concat();
+        if permits("us-iad", &evidence, then).is_ok() {
+            prop_assert!(permits("us-iad", &evidence, first).is_ok());
         }
+        let in_time = own.iter().any(|s| ReadyReport::decode(&s.payload).unwrap().at <= plan().expires);
+        prop_assert_eq!(permits("us-iad", &evidence, 10_001 + then).is_ok(), in_time);
     }
 }
 

@@ -370,8 +370,10 @@ pub(super) fn ready(node: &Identity, state: &RegionState, manifest: &Manifest, r
     let Role::Node(id) = &node.role else { panic!() };
     let id: NodeId = id.clone();
     let at = clock::now_ms();
+    let desired = state.desired.iter().find(|d| d.manifest == manifest.id()).unwrap();
     let said = ReadyReport {
         node: id,
+        plan: desired.plan.id(),
         release: manifest.release(),
         manifest: manifest.id(),
         ready_since: at - ready_ms,

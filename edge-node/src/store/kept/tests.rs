@@ -17,6 +17,14 @@ fn signed(seq: u8) -> Signed {
     }
 }
 
+fn state(seq: u8, serial: u64) -> KeptState {
+    KeptState {
+        state: signed(seq),
+        held: vec![signed(99)],
+        floors: floors(seq.into(), serial),
+    }
+}
+
 fn kept() -> (tempfile::TempDir, Kept) {
     let dir = tempfile::tempdir().unwrap();
     let kept = Kept::open(dir.path()).unwrap();
@@ -27,10 +35,10 @@ fn kept() -> (tempfile::TempDir, Kept) {
 fn a_new_node_has_no_floors_and_what_was_kept_comes_back() {
     let (_dir, kept) = kept();
     assert_eq!(kept.restore().unwrap().floors, Floors::default());
-    kept.save_accepted(&signed(3), &floors(3, 1), "note 3").unwrap();
-    kept.save_accepted(&signed(4), &floors(4, 2), "note 4").unwrap();
+    kept.save_accepted(&state(3, 1), "note 3").unwrap();
+    kept.save_accepted(&state(4, 2), "note 4").unwrap();
     let restored = kept.restore().unwrap();
-    assert_eq!((restored.state, restored.floors), (Some(signed(4)), floors(4, 2)));
+    assert_eq!((restored.accepted, restored.floors), (Some(state(4, 2)), floors(4, 2)));
     assert_eq!(restored.checkpoint.as_deref(), Some("note 4"));
 }
 
@@ -38,7 +46,7 @@ fn a_new_node_has_no_floors_and_what_was_kept_comes_back() {
 #[test]
 fn a_torn_or_spoilt_copy_never_lowers_a_floor() {
     let (dir, kept) = kept();
-    kept.save_accepted(&signed(4), &floors(4, 2), "note 4").unwrap();
+    kept.save_accepted(&state(4, 2), "note 4").unwrap();
     for name in [ACCEPTED, FLOORS] {
         let whole = std::fs::read(dir.path().join(name)).unwrap();
         for cut in 0..whole.len() {
@@ -52,7 +60,7 @@ fn a_torn_or_spoilt_copy_never_lowers_a_floor() {
 #[test]
 fn without_any_readable_floor_the_node_refuses_to_start() {
     let (dir, kept) = kept();
-    kept.save_accepted(&signed(4), &floors(4, 2), "note 4").unwrap();
+    kept.save_accepted(&state(4, 2), "note 4").unwrap();
     std::fs::write(dir.path().join(ACCEPTED), b"").unwrap();
     std::fs::write(dir.path().join(FLOORS), b"{").unwrap();
     assert!(matches!(kept.restore(), Err(StoreError::FloorsLost { .. })));
@@ -63,20 +71,20 @@ fn without_any_readable_floor_the_node_refuses_to_start() {
 #[test]
 fn a_crash_between_both_copies_leaves_the_newer_state_and_the_higher_floors() {
     let (dir, kept) = kept();
-    kept.save_accepted(&signed(3), &floors(3, 1), "note 3").unwrap();
+    kept.save_accepted(&state(3, 1), "note 3").unwrap();
     let older = std::fs::read(dir.path().join(FLOORS)).unwrap();
-    kept.save_accepted(&signed(4), &floors(4, 2), "note 4").unwrap();
+    kept.save_accepted(&state(4, 2), "note 4").unwrap();
     std::fs::write(dir.path().join(FLOORS), older).unwrap();
     let restored = kept.restore().unwrap();
-    assert_eq!((restored.state, restored.floors), (Some(signed(4)), floors(4, 2)));
+    assert_eq!((restored.accepted, restored.floors), (Some(state(4, 2)), floors(4, 2)));
 }
 
 #[test]
 fn a_half_written_new_file_is_not_read() {
     let (dir, kept) = kept();
-    kept.save_accepted(&signed(3), &floors(3, 1), "note 3").unwrap();
+    kept.save_accepted(&state(3, 1), "note 3").unwrap();
     std::fs::write(dir.path().join("accepted.bin.1-0.tmp"), b"half").unwrap();
-    assert_eq!(kept.restore().unwrap().state, Some(signed(3)));
+    assert_eq!(kept.restore().unwrap().accepted, Some(state(3, 1)));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 use super::*;
 use crate::sync::fixture::{self, FakeLog};
 use proto::ids::ContentHash;
-use proto::region_state::Desired;
+use proto::plan::{NotPermitted, Plan};
+use proto::region_state::{Desired, RegionState};
 use std::path::Path;
 
 fn belief(dir: &Path) -> Belief {
@@ -39,7 +40,7 @@ fn an_accepted_state_is_on_disk_before_anybody_acts_on_it_and_comes_back() {
     assert_eq!(belief_.orders().borrow().accepted.as_ref().unwrap().state.seq, 3);
     let again = belief(dir.path());
     assert_eq!(again.position(), (3, 4, log.note(4)));
-    assert_eq!(again.orders().borrow().accepted.as_ref().unwrap().plans.len(), 1);
+    assert_eq!(again.orders().borrow().accepted.as_ref().unwrap().permitted.len(), 1);
 }
 
 /// Goal: a refusal leaves no trace. Method: one state per rule, each compared with every byte on disk.
@@ -73,7 +74,6 @@ fn a_refused_state_changes_neither_disk_nor_orders() {
         ),
         ("no proof", seal(&good(4, 5)), Vec::new()),
         ("another log", signed(4, &other, 5, vec![planned(2)]), other.proof(4, 5)),
-        ("an older plan", signed(4, &log, 5, vec![planned(1)]), log.proof(4, 5)),
     ];
     for (how, state, proof) in refused {
         assert!(belief.offer(&state, &proof, 10).is_err(), "{how}");
@@ -84,6 +84,58 @@ fn a_refused_state_changes_neither_disk_nor_orders() {
     }
     belief.offer(&seal(&good(4, 5)), &log.proof(4, 5), 10).unwrap();
     assert_eq!(belief.orders().borrow().refused, None);
+}
+
+/// What this node would serve, and what it was forbidden, in words.
+fn judged(belief: &Belief) -> (Vec<String>, Vec<String>) {
+    let accepted = belief.orders().borrow().accepted.clone().unwrap();
+    let permitted = accepted.permitted.iter().map(|p| p.plan.to.to_string());
+    let forbidden = accepted.forbidden.iter().map(|f| f.release.to_string());
+    (permitted.collect(), forbidden.collect())
+}
+
+/// Goal: a forbidden model ends at the same plan whenever the process dies. Method: restart from each set of files that
+/// a crash can leave: all new, the mirror of the floors old, and the mirror gone.
+#[test]
+fn a_forbidden_model_stays_at_its_last_plan_also_after_a_crash_at_any_moment() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::new("true", 6));
+    let first = belief(dir.path());
+    let plan = |release: &str, serial| fixture::plan(&release.parse().unwrap(), ContentHash::of(b"m"), serial);
+    let good = |release, serial| fixture::desired(&plan(release, serial));
+    let late = fixture::desired(&Plan {
+        expires: 9,
+        ..plan("m@2", 2)
+    });
+    let start = vec![good("m@1", 1), good("n@1", 1)];
+    assert_eq!(first.offer(&signed(3, &log, 4, start), &[], 10).unwrap(), []);
+    let mirror = std::fs::read(dir.path().join("floors.json")).unwrap();
+    let next = signed(4, &log, 5, vec![late.clone(), good("n@2", 2)]);
+    let news = first.offer(&next, &log.proof(4, 5), 10).unwrap();
+    assert!(matches!(&news[..], [one] if matches!(one.why, NotPermitted::Expired { .. })));
+    let want = (vec!["m@1".to_owned(), "n@2".to_owned()], vec!["m@2".to_owned()]);
+    assert_eq!(judged(&first), want);
+    assert_eq!(judged(&belief(dir.path())), want);
+    std::fs::write(dir.path().join("floors.json"), mirror).unwrap();
+    assert_eq!(judged(&belief(dir.path())), want);
+    std::fs::remove_file(dir.path().join("floors.json")).unwrap();
+    let again = belief(dir.path());
+    assert_eq!(judged(&again), want);
+    // The same change again is no news, and not permitted by having been refused.
+    let renewed = signed(5, &log, 6, vec![late, good("n@2", 2)]);
+    assert_eq!(again.offer(&renewed, &log.proof(5, 6), 10).unwrap(), []);
+    assert_eq!(judged(&again), want);
+    assert_eq!(judged(&belief(dir.path())), want);
+}
+
+#[test]
+fn an_older_plan_is_forbidden_and_moves_no_floor() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::new("true", 6));
+    let belief = belief(dir.path());
+    belief.offer(&signed(3, &log, 4, vec![planned(2)]), &[], 10).unwrap();
+    let news = belief.offer(&signed(4, &log, 5, vec![planned(1)]), &log.proof(4, 5), 10);
+    assert_eq!(news.unwrap()[0].why, NotPermitted::Serial { found: 1, floor: 2 });
+    let kept = Kept::open(dir.path()).unwrap().restore().unwrap();
+    assert_eq!((kept.floors.seq, kept.floors.plans[0].1), (4, 2));
 }
 
 #[test]
