@@ -107,7 +107,6 @@ pub struct Log {
     tail: Vec<Vec<u8>>,
     checkpoint: String,
     stopped: bool,
-    /// Released when the process ends, however it ends.
     _lock: Lock,
 }
 
@@ -238,7 +237,8 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> LogError + use<> {
     |source| LogError::Io { path, source }
 }
 
-/// The right to append.
+/// The right to append, given back when dropped and when the process ends, however it ends.
+#[derive(Debug)]
 struct Lock(File);
 
 impl Drop for Lock {
