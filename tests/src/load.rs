@@ -1,5 +1,6 @@
 //! What is measured, side by side with what it is to be compared with, in one run.
 
+pub mod node;
 pub mod serving;
 
 use std::fmt::Write;

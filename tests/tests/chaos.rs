@@ -3,7 +3,7 @@
 //! Goal: whatever is killed whenever, all regions converge to one digest, no request sees an unverified or half-loaded
 //! model, and the log verifies. Method: seeded rounds; each publishes a new version and rolls it out while one of control
 //! plane, node and publisher is killed with SIGKILL after a random time, and started again. 50 rounds at
-//! `MERIDIAN_SCALE=full`, 4 otherwise; the seed is printed.
+//! `MERIDIAN_SCALE=full`, 2 otherwise; the seed is printed.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -110,7 +110,7 @@ async fn watch_answers(world: &World) -> impl Future<Output = u64> + use<> {
 #[test]
 fn killed_at_any_moment_the_fleet_converges_to_one_digest_and_its_log_verifies() {
     let seed = seed::from_env(20_261_122);
-    let rounds = scale::pick(4, 50);
+    let rounds = scale::pick(2, 50);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

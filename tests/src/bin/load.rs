@@ -1,7 +1,7 @@
 //! `cargo load SUITE`: measures, and prints a table or one JSON object a line.
 
 use clap::{Parser, ValueEnum};
-use meridian_tests::load::{serving, table};
+use meridian_tests::load::{node, serving, table};
 
 /// Measures Meridian side by side with what it is to be compared with.
 #[derive(Parser)]
@@ -12,13 +12,15 @@ struct Args {
     #[arg(long)]
     json: bool,
     /// Requests of each figure.
-    #[arg(long, default_value_t = 5_000)]
+    #[arg(long, default_value_t = 2_000)]
     requests: u32,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Suite {
-    /// A node's own latency, and answers out of its cache.
+    /// A real node of a real fleet: what it adds to its engine, and how soon it answers after a start.
+    Node,
+    /// The ingress alone, around a model that costs nothing: its own latency, and answers out of its cache.
     Serving,
 }
 
@@ -26,6 +28,7 @@ enum Suite {
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let figures = match args.suite {
+        Suite::Node => node::run(args.requests).await?,
         Suite::Serving => serving::run(args.requests).await?,
     };
     if args.json {
