@@ -274,7 +274,7 @@ impl Store {
     }
 
     /// Begins or resumes putting `file` together from chunks. What a killed process left is rehashed and kept where
-    /// it is right. One assembly per file at a time.
+    /// it is right.
     ///
     /// # Errors
     /// [`StoreError::Io`].

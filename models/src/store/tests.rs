@@ -58,6 +58,21 @@ fn a_wrong_chunk_is_refused_and_not_written() {
 }
 
 #[test]
+fn two_that_put_the_same_file_together_at_once_both_succeed() {
+    let (_dir, store) = store();
+    let bytes = noise(2, 100_000);
+    let entry = describe("f", &bytes);
+    let (mut one, mut other) = (store.assemble(&entry).unwrap(), store.assemble(&entry).unwrap());
+    for (name, piece) in pieces(&entry, &bytes) {
+        one.put(&name, &piece).unwrap();
+        other.put(&name, &piece).unwrap();
+    }
+    one.finish().unwrap();
+    other.finish().unwrap();
+    assert_eq!(store.read(&entry.blake3).unwrap(), bytes);
+}
+
+#[test]
 fn an_empty_file_needs_no_chunk() {
     let (_dir, store) = store();
     let entry = describe("empty", b"");
