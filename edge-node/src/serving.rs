@@ -38,6 +38,8 @@ pub struct ServingSet {
     pub models: HashMap<ModelName, Arc<ModelSlot>>,
     /// Models that the state names and that are not loaded: on their way, or refused.
     pub awaited: BTreeSet<ModelName>,
+    /// Whether one of them has a plan in force and a variant for this node: without one there is nothing to wait for.
+    pub coming: bool,
     /// The state this set was made from.
     pub seq: u64,
     /// Size of the release log behind that state.

@@ -8,10 +8,12 @@
 //! One process owns a store; others may read its files. It never holds a byte under a name it does not hash to, unless
 //! the disk changed it later: [`Store::verify`] finds that. A crash at any moment loses at most what was not acknowledged.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use proto::frame;
 use proto::ids::{ContentHash, unhex32};
@@ -63,6 +65,12 @@ pub enum StoreError {
         /// Being assembled.
         file: String,
     },
+    /// Somebody else in this process puts the same file together.
+    #[error("{hash} is being put together already; look again when that has ended")]
+    Busy {
+        /// Of what.
+        hash: ContentHash,
+    },
     /// The file still lacks chunks.
     #[error("`{file}` still lacks {chunks} chunks")]
     Incomplete {
@@ -95,6 +103,24 @@ fn io_at<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> St
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
+    /// Files that are being put together in this process.
+    claimed: Arc<Mutex<BTreeSet<ContentHash>>>,
+}
+
+/// The right to put one file together; given back when dropped.
+#[derive(Debug)]
+struct Claim {
+    of: ContentHash,
+    claimed: Arc<Mutex<BTreeSet<ContentHash>>>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.claimed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.of);
+    }
 }
 
 impl Store {
@@ -103,7 +129,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
-        let store = Self { root: root.into() };
+        let store = Self {
+            root: root.into(),
+            claimed: Arc::default(),
+        };
         for folder in ["files", "parts", "documents"] {
             let path = store.root.join(folder);
             fs::create_dir_all(&path).map_err(io_at("make the folder", &path))?;
@@ -277,11 +306,21 @@ impl Store {
     /// it is right.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Busy`] while another assembly of this file exists, [`StoreError::Io`].
     pub fn assemble(&self, file: &FileEntry) -> Result<Assembly, StoreError> {
         Assembly::open(self.clone(), file.clone())
     }
 
+    fn claim(&self, of: ContentHash) -> Result<Claim, StoreError> {
+        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !claimed.insert(of) {
+            return Err(StoreError::Busy { hash: of });
+        }
+        Ok(Claim {
+            of,
+            claimed: Arc::clone(&self.claimed),
+        })
+    }
     fn part_path(&self, hash: &ContentHash) -> PathBuf {
         self.root.join("parts").join(hash.hex())
     }

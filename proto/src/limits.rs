@@ -32,6 +32,8 @@ pub const EVIDENCE_MAX: usize = WAVES_MAX * WITNESSES_MAX;
 pub const NODES_MAX: usize = 4096;
 /// Models desired in one region.
 pub const MODELS_MAX: usize = 256;
+/// Lines of a node's report: of each model what serves, what is being made ready, and what is refused.
+pub const REPORT_LINES_MAX: usize = 3 * MODELS_MAX;
 /// Tenants of one fleet.
 pub const TENANTS_MAX: usize = 4096;
 /// Hashes in one Merkle proof: a tree of 2^63 leaves needs 63, a consistency proof at most twice that.

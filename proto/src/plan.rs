@@ -235,7 +235,7 @@ impl Plan {
         let wave = self.waves.get(at).ok_or_else(lacks)?;
         let claims = self.claims(id, evidence);
         if now > self.expires {
-            let begun = witnesses(wave, region, &claims, |said| said.at <= self.expires);
+            let begun = witnesses(wave, region, &claims, |said| said.ready_since <= self.expires);
             if !wave.is_quorum(begun) {
                 return Err(NotPermitted::Expired {
                     expires: self.expires,

@@ -98,10 +98,20 @@ fn spans_of(exports: &Exports, trace: &str) -> Result<BTreeMap<String, Seen>> {
     Ok(seen)
 }
 
-async fn ask(world: &World, body: String) -> Result<Answer> {
+/// Waits until a trace has spans of all these `names`; gives all it has by then.
+async fn spans_arrive(exports: &Exports, trace: &str, names: &[&str]) -> Result<BTreeMap<String, Seen>> {
+    until("the spans of a request", async || {
+        let spans = spans_of(exports, trace)?;
+        let missing = names.iter().find(|name| !spans.contains_key(**name));
+        ensure!(missing.is_none(), "no span {missing:?} in {:?}", spans.keys());
+        Ok(spans)
+    })
+    .await
+}
+
+async fn ask(client: &DevClient, trace: &str, body: String) -> Result<Answer> {
     let request = Request::post(format!("/v2/models/{MODEL}/infer"))
-        .header("traceparent", format!("00-{TRACE}-{CLIENT_SPAN}-01"));
-    let client = world.through_router(REGIONS[2].client, "world")?;
+        .header("traceparent", format!("00-{trace}-{CLIENT_SPAN}-01"));
     client.send(request, Bytes::from(body)).await
 }
 
@@ -109,18 +119,12 @@ async fn one_trace_goes_from_the_client_through_router_and_node_to_the_engine(
     world: &World,
     exports: &Exports,
 ) -> Result<()> {
-    let answer = ask(world, SAMPLE.replace("sys.argv", MARKER)).await?;
+    let client = world.through_router(REGIONS[2].client, "world")?;
+    let answer = ask(&client, TRACE, SAMPLE.replace("sys.argv", MARKER)).await?;
     ensure!(answer.status.is_success(), "{}", answer.status);
     ensure!(answer.header("meridian-served-by") == NODE, "{:?}", answer.headers);
-    let spans = until("all spans of the request", async || {
-        let spans = spans_of(exports, TRACE)?;
-        let missing = ["route", "infer", "queue", "batch.run", "engine.run"]
-            .iter()
-            .find(|name| !spans.contains_key(**name));
-        ensure!(missing.is_none(), "no span {missing:?} in {:?}", spans.keys());
-        Ok(spans)
-    })
-    .await?;
+    let names = ["route", "infer", "queue", "batch.run", "engine.run"];
+    let spans = spans_arrive(exports, TRACE, &names).await?;
     let (route, infer) = (&spans["route"], &spans["infer"]);
     let (queue, batch, run) = (&spans["queue"], &spans["batch.run"], &spans["engine.run"]);
     ensure!(route.parent == CLIENT_SPAN, "{route:?}");
@@ -151,10 +155,12 @@ async fn no_payload_and_no_key_is_in_any_span_or_log(world: &World, exports: &Ex
     let cut_off = SAMPLE.replace("sys.argv", MARKER).replace("}]}", "");
     let misshapen = SAMPLE.replace("sys.argv", MARKER).replace("[1]", "[7]");
     let misnamed = SAMPLE.replace("\"file\"", &format!("\"{MARKER}\""));
-    let exported = all(exports).len();
-    for body in [cut_off, misshapen, misnamed] {
-        let status = ask(world, body).await?.status;
+    let client = world.through_router(REGIONS[2].client, "world")?;
+    for (n, body) in [cut_off, misshapen, misnamed].into_iter().enumerate() {
+        let trace = format!("{:032x}", n + 1);
+        let status = ask(&client, &trace, body).await?.status;
         ensure!(status.is_client_error(), "answered {status}");
+        spans_arrive(exports, &trace, &["route", "infer"]).await?;
     }
     let ca = std::fs::read_to_string(world.folders.home().join("ca/ca.pem"))?;
     let stranger = DevClient::new(
@@ -164,14 +170,10 @@ async fn no_payload_and_no_key_is_in_any_span_or_log(world: &World, exports: &Ex
         &ca,
         WRONG_KEY,
     )?;
-    let body = Bytes::from(SAMPLE.replace("sys.argv", MARKER));
-    let status = stranger.infer(MODEL, &body).await?.status;
+    let trace = format!("{:032x}", 9);
+    let status = ask(&stranger, &trace, SAMPLE.replace("sys.argv", MARKER)).await?.status;
     ensure!(status == 401, "a key that nobody has was answered {status}");
-    until("the spans of the refused requests", async || {
-        ensure!(all(exports).len() > exported + 1, "nothing new was exported");
-        Ok(())
-    })
-    .await?;
+    spans_arrive(exports, &trace, &["route"]).await?;
     let key = world.keys.get("world").context("a key")?;
     let key_hash = ContentHash::of(key.as_bytes()).hex();
     let parts = ["geo-router", NODE, "control-plane"].map(|part| Bytes::from(log_of(world, part)));

@@ -1,6 +1,6 @@
 //! The signed documents that the log names by digest: looked up, verified, and plans kept decoded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use models::store::Store;
@@ -29,6 +29,17 @@ pub struct Documents {
     operators: Arc<Vec<PublicKey>>,
     threshold: usize,
     plans: Arc<Mutex<Plans>>,
+}
+
+/// The plans that matter to `fleet` now, whether their documents are here or not.
+#[must_use]
+pub fn plans_needed(fleet: &Fleet) -> BTreeSet<ContentHash> {
+    let open = fleet
+        .plans
+        .iter()
+        .filter(|p| matches!(p.status, PlanStatus::Open { .. }))
+        .map(|p| p.id);
+    open.chain(fleet.targets.values().map(|t| t.plan)).collect()
 }
 
 impl Documents {
@@ -93,12 +104,7 @@ impl Documents {
     /// forgotten. Blocking at first sight.
     #[must_use]
     pub fn plans_of(&self, fleet: &Fleet) -> Plans {
-        let open = fleet
-            .plans
-            .iter()
-            .filter(|p| matches!(p.status, PlanStatus::Open { .. }))
-            .map(|p| p.id);
-        let ids = open.chain(fleet.targets.values().map(|t| t.plan));
+        let ids = plans_needed(fleet).into_iter();
         let plans: Plans = ids.filter_map(|id| Some((id, self.plan(&id)?))).collect();
         self.known().retain(|id, _| plans.contains_key(id));
         plans

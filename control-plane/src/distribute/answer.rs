@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use proto::ids::{ContentHash, NodeId, PrincipalName};
-use proto::limits::{CHUNKS_PER_REQUEST_MAX, MODELS_MAX, NOTE_BYTES_MAX};
+use proto::limits::{CHUNKS_PER_REQUEST_MAX, NOTE_BYTES_MAX, REPORT_LINES_MAX};
 use proto::message::{ErrorCode, NodeReport, Request, Response, Stage};
 use runtime::clock;
 use runtime::identity::Role;
@@ -77,7 +77,7 @@ impl Service {
         let Role::Node(node) = &caller.role else {
             return Err(super::forbidden("only nodes report"));
         };
-        at_most("models", report.models.len(), MODELS_MAX)?;
+        at_most("model lines", report.models.len(), REPORT_LINES_MAX)?;
         at_most("bytes of checkpoint", report.checkpoint.len(), NOTE_BYTES_MAX)?;
         let (service, node) = (self.clone(), node.clone());
         blocking(move || {

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::evidence::Evidence;
 use super::keeper::{KeepError, Keeper};
 use super::next;
-use crate::artifacts::documents::{Documents, Plans};
+use crate::artifacts::documents::{Documents, Plans, plans_needed};
 use crate::ledger::Ledger;
 use crate::metrics::Instruments;
 use crate::registry::Registry;
@@ -65,7 +65,9 @@ impl Conductor {
     /// [`KeepError`].
     pub fn new(parts: Parts) -> Result<Self, KeepError> {
         let plans = parts.documents.plans_of(&parts.ledger.snapshot().fleet);
-        let evidence = parts.keeper.load(&plans)?;
+        parts.keeper.sweep(&plans_needed(&parts.ledger.snapshot().fleet))?;
+        let mut evidence = Evidence::default();
+        parts.keeper.recall(&plans, &mut evidence);
         Ok(Self {
             ledger: parts.ledger,
             documents: parts.documents,
@@ -152,7 +154,8 @@ impl Conductor {
     fn due(&self, fleet: &Fleet, now: UnixMs) -> (Plans, Vec<proto::entry::Body>) {
         let plans = self.documents.plans_of(fleet);
         let mut evidence = self.evidence.lock().unwrap_or_else(PoisonError::into_inner);
-        evidence.retain(&plans);
+        evidence.retain(&plans_needed(fleet));
+        self.keeper.recall(&plans, &mut evidence);
         let bodies = if self.registry.fork().is_some() {
             Vec::new()
         } else {

@@ -7,7 +7,7 @@
 //! | the earliest | that its region began, and when | the region: active; its nodes, after the plan has expired |
 //! | the earliest after the bake time | that its wave is good | the waves that follow |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::entry::Fleet;
 use proto::ids::{ContentHash, NodeId, RegionId, UnixMs};
@@ -31,7 +31,8 @@ struct Words {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Word {
-    at: UnixMs,
+    /// Ready since, and written at: the earlier of both orders words.
+    when: (UnixMs, UnixMs),
     report: Signed,
 }
 
@@ -52,7 +53,7 @@ impl Evidence {
         };
         let wave = plan.wave_of(&from.region).and_then(|at| plan.waves.get(at));
         let word = Word {
-            at: said.at,
+            when: (said.ready_since, said.at),
             report: report.clone(),
         };
         let baked = wave.filter(|wave| wave.is_baked(&said)).map(|_| word.clone());
@@ -61,7 +62,7 @@ impl Evidence {
             nodes.insert(from.clone(), Words { first: word, baked });
             return true;
         };
-        let before = |word: &Word, kept: Option<&Word>| kept.is_none_or(|kept| word.at < kept.at);
+        let before = |word: &Word, kept: Option<&Word>| kept.is_none_or(|kept| word.when < kept.when);
         let mut adds = false;
         if before(&word, Some(&words.first)) {
             (words.first, adds) = (word, true);
@@ -98,7 +99,7 @@ impl Evidence {
             }
         }
         if let Some(own) = plan.waves.get(at) {
-            let in_time = |word: &&Word| word.at <= plan.expires;
+            let in_time = |word: &&Word| word.when.0 <= plan.expires;
             proof.extend(self.quorum(id, own, region, |words| Some(&words.first).filter(in_time)));
         }
         proof
@@ -122,9 +123,20 @@ impl Evidence {
         words.into_iter().map(|word| word.report.clone()).collect()
     }
 
+    /// Whether this plan's evidence has been begun, were it with nothing.
+    #[must_use]
+    pub fn knows(&self, plan: &ContentHash) -> bool {
+        self.reports.contains_key(plan)
+    }
+
+    /// Begins a plan with nothing.
+    pub fn begin(&mut self, plan: ContentHash) {
+        self.reports.entry(plan).or_default();
+    }
+
     /// Forgets the plans that no decision needs any more.
-    pub fn retain(&mut self, plans: &Plans) {
-        self.reports.retain(|id, _| plans.contains_key(id));
+    pub fn retain(&mut self, needed: &BTreeSet<ContentHash>) {
+        self.reports.retain(|id, _| needed.contains(id));
     }
 }
 

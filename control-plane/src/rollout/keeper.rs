@@ -2,6 +2,7 @@
 //!
 //! What a file holds is checked as if a node had just sent it. A lost file only costs time: nodes report again.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use models::durable;
@@ -40,35 +41,44 @@ impl Keeper {
         Ok(Self { dir: dir.to_owned() })
     }
 
-    /// What was kept for `plans`; files of other plans are removed.
+    /// Removes what is kept for plans that are not `needed`.
     ///
     /// # Errors
-    /// [`KeepError`] when the folder cannot be read. A damaged file is left out: nodes report again.
-    pub fn load(&self, plans: &Plans) -> Result<Evidence, KeepError> {
+    /// [`KeepError`].
+    pub fn sweep(&self, needed: &BTreeSet<ContentHash>) -> Result<(), KeepError> {
         let failed = |source| KeepError {
             path: self.dir.clone(),
             source,
         };
-        let mut evidence = Evidence::default();
         for entry in std::fs::read_dir(&self.dir).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            let id = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .and_then(|name| name.parse::<ContentHash>().ok());
-            let Some((id, doc)) = id.and_then(|id| Some((id, plans.get(&id)?))) else {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let id = name.and_then(|name| name.parse::<ContentHash>().ok());
+            if !id.is_some_and(|id| needed.contains(&id)) {
                 std::fs::remove_file(&path).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds to `evidence` what is kept for those of `plans` that it does not know yet: after a start, and when a plan's
+    /// document has come back. A damaged file is left out. Blocking.
+    pub fn recall(&self, plans: &Plans, evidence: &mut Evidence) {
+        for (id, doc) in plans {
+            if evidence.knows(id) {
+                continue;
+            }
+            evidence.begin(*id);
+            let Ok(bytes) = std::fs::read(self.dir.join(id.hex())) else {
                 continue;
             };
-            let bytes = std::fs::read(&path).map_err(failed)?;
             let reports: Vec<Signed> = postcard::from_bytes(&bytes).unwrap_or_default();
             for report in reports {
                 if let Some(node) = node_of(&report) {
-                    evidence.keep(id, &doc.plan, &node, &report);
+                    evidence.keep(*id, &doc.plan, &node, &report);
                 }
             }
         }
-        Ok(evidence)
     }
 
     /// Writes what is known for `plan`. Blocking; on disk when it returns.

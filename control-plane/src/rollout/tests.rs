@@ -284,10 +284,26 @@ fn evidence_outlives_a_restart_and_a_damaged_file_only_costs_its_reports() {
     let dir = tempfile::tempdir().unwrap();
     let keeper = keeper::Keeper::open(dir.path()).unwrap();
     keeper.save(&plan, &world.evidence).unwrap();
-    assert_eq!(keeper.load(&world.plans).unwrap(), world.evidence);
+    let recalled = |plans: &Plans| {
+        let mut evidence = Evidence::default();
+        keeper.recall(plans, &mut evidence);
+        evidence
+    };
+    assert_eq!(recalled(&world.plans), world.evidence);
+    keeper.sweep(&[plan].into()).unwrap();
+    let absent = recalled(&Plans::new());
+    assert!(
+        !absent.knows(&plan),
+        "a plan without its document is asked for again later"
+    );
+    assert_eq!(
+        recalled(&world.plans),
+        world.evidence,
+        "and its evidence still lies there"
+    );
     std::fs::write(dir.path().join(plan.hex()), b"torn").unwrap();
-    assert_eq!(keeper.load(&world.plans).unwrap(), Evidence::default());
-    keeper.load(&Plans::new()).unwrap();
+    assert!(recalled(&world.plans).of(&plan).is_empty());
+    keeper.sweep(&[].into()).unwrap();
     assert_eq!(
         std::fs::read_dir(dir.path()).unwrap().count(),
         0,

@@ -58,7 +58,7 @@ struct Said {
     checkpoint: String,
 }
 
-/// Ready: a state is followed, the node is not about to stop, and some model answers if any is to.
+/// Ready: a state is followed, the node is not about to stop, and some model answers if any can.
 pub(super) fn ready(parts: &Parts) -> Result<Answer, Problem> {
     match status(parts, &parts.serving.load()) {
         "ready" => Ok(reply::empty(StatusCode::OK)),
@@ -68,7 +68,7 @@ pub(super) fn ready(parts: &Parts) -> Result<Answer, Problem> {
 }
 
 fn status(parts: &Parts, set: &ServingSet) -> &'static str {
-    let answers = set.region.is_some() && (set.awaited.is_empty() || !set.models.is_empty());
+    let answers = set.region.is_some() && (!set.coming || !set.models.is_empty());
     match (parts.draining.is_cancelled(), answers) {
         (true, _) => "draining",
         (false, true) => "ready",

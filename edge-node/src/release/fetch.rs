@@ -128,6 +128,11 @@ impl FetchError {
                 code: ErrorCode::Busy | ErrorCode::Internal,
                 ..
             } => Advice::Again,
+            // Another release here fetches a file that both need.
+            Self::Store {
+                source: StoreError::Busy { .. },
+                ..
+            } => Advice::Again,
             Self::BadChunk { .. } => Advice::Distrust,
             _ => Advice::GiveUp,
         }

@@ -275,10 +275,15 @@ impl Releases {
         let loaded = |(model, track): (&ModelName, &Track)| Some((model.clone(), track.loaded.clone()?));
         let models: HashMap<_, _> = self.tracks.iter().filter_map(loaded).collect();
         let desired = state.desired.iter().map(|desired| &desired.release.model);
+        let missing: BTreeSet<_> = desired.filter(|model| !models.contains_key(*model)).cloned().collect();
+        let has_variant = |model: &ModelName| self.tracks.get(model).is_none_or(|track| track.no_variant.is_none());
         self.serving.publish(ServingSet {
             region: Some(state.region.clone()),
             tenants: state.tenants.iter().map(|t| (t.key_hash, t.clone())).collect(),
-            awaited: desired.filter(|model| !models.contains_key(*model)).cloned().collect(),
+            coming: missing
+                .iter()
+                .any(|model| accepted.plan_of(model).is_some() && has_variant(model)),
+            awaited: missing,
             models,
             seq: state.seq,
             epoch: state.epoch,
@@ -309,7 +314,9 @@ impl Releases {
             .tracks
             .values()
             .all(|track| track.machine.candidate == Candidate::None);
-        if !quiet || !self.changed.files || self.stopped.is_some() {
+        // Without a state nobody knows what is needed: what lies here waits for the next one.
+        let unknown = self.orders.borrow().accepted.is_none();
+        if !quiet || !self.changed.files || self.stopped.is_some() || unknown {
             return;
         }
         self.changed.files = false;

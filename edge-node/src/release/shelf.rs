@@ -83,7 +83,11 @@ impl Shelf {
             reused_bytes: 0,
             missing_bytes: 0,
         };
+        let mut begun = BTreeSet::new();
         for file in manifest.files_for(variant).filter(|f| !self.store.has(&f.blake3)) {
+            if !begun.insert(file.blake3) {
+                continue; // the same bytes under two names
+            }
             let mut assembly = self.store.assemble(file)?;
             lack.reused_bytes += assembly.fill_from(&index)?;
             lack.missing_bytes += assembly.missing_bytes();

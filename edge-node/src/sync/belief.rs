@@ -75,7 +75,7 @@ impl Belief {
         let restored = kept.restore()?;
         let forked = kept.fork()?.is_some();
         let reopened = |kept: &KeptState| {
-            let judged = reopen(&kept.state, &kept.held, &own, &trust, &kept.floors);
+            let judged = reopen(&kept.state, &kept.held, &own, &trust, &restored.floors);
             let distrusted = |e| tracing::error!(error = %e, "the kept state is not trusted; waiting for a new one");
             judged.map_err(distrusted).ok().map(Arc::new)
         };

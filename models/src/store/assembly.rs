@@ -5,14 +5,13 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use proto::ids::ContentHash;
 use proto::manifest::{ChunkEntry, FileEntry};
 
-use super::{Store, StoreError, io_at};
+use super::{Claim, Store, StoreError, io_at};
 use crate::chunk::{ChunkIndex, placed};
 use crate::durable;
 use crate::verify::hash_file;
@@ -26,10 +25,12 @@ pub struct Assembly {
     file: File,
     /// Offsets at which each chunk that is still missing belongs, and its length.
     missing: HashMap<ContentHash, (Vec<u64>, u32)>,
+    _claim: Claim,
 }
 
 impl Assembly {
     pub(super) fn open(store: Store, entry: FileEntry) -> Result<Self, StoreError> {
+        let claim = store.claim(entry.blake3)?;
         let path = store.part_path(&entry.blake3);
         let file = OpenOptions::new()
             .read(true)
@@ -62,6 +63,7 @@ impl Assembly {
             path,
             file,
             missing,
+            _claim: claim,
         })
     }
 
@@ -142,8 +144,7 @@ impl Assembly {
         Ok(before - self.missing_bytes())
     }
 
-    /// Hashes the whole file and gives it its name in the store; it is durable when this returns. Of two assemblies of
-    /// one file, which write the same bytes to the same places, the second to finish finds the work done.
+    /// Hashes the whole file and gives it its name in the store; it is durable when this returns.
     ///
     /// # Errors
     /// [`StoreError::Incomplete`] while chunks are missing; [`StoreError::Corrupt`] when right chunks make a wrong file,
@@ -156,10 +157,7 @@ impl Assembly {
             });
         }
         let to = self.store.path(&self.entry.blake3);
-        let got = match hash_file(&self.path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound && self.store.has(&self.entry.blake3) => return Ok(()),
-            hashed => hashed.map_err(io_at("read", &self.path))?,
-        };
+        let got = hash_file(&self.path).map_err(io_at("read", &self.path))?;
         if got != self.entry.blake3 {
             fs::remove_file(&self.path).map_err(io_at("remove", &self.path))?;
             return Err(StoreError::Corrupt {
@@ -167,9 +165,6 @@ impl Assembly {
                 got,
             });
         }
-        match durable::settle(&self.file, &self.path, &to) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound && self.store.has(&self.entry.blake3) => Ok(()),
-            settled => settled.map_err(io_at("rename to", &to)),
-        }
+        durable::settle(&self.file, &self.path, &to).map_err(io_at("rename to", &to))
     }
 }

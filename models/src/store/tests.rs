@@ -58,17 +58,20 @@ fn a_wrong_chunk_is_refused_and_not_written() {
 }
 
 #[test]
-fn two_that_put_the_same_file_together_at_once_both_succeed() {
+fn a_file_is_put_together_by_one_at_a_time() {
     let (_dir, store) = store();
     let bytes = noise(2, 100_000);
     let entry = describe("f", &bytes);
-    let (mut one, mut other) = (store.assemble(&entry).unwrap(), store.assemble(&entry).unwrap());
+    let mut assembly = store.assemble(&entry).unwrap();
+    let other = store.clone().assemble(&entry);
+    assert!(matches!(other, Err(StoreError::Busy { .. })));
     for (name, piece) in pieces(&entry, &bytes) {
-        one.put(&name, &piece).unwrap();
-        other.put(&name, &piece).unwrap();
+        assembly.put(&name, &piece).unwrap();
     }
-    one.finish().unwrap();
-    other.finish().unwrap();
+    drop(assembly);
+    let assembly = store.assemble(&entry).unwrap();
+    assert!(assembly.missing().is_empty(), "what came before is there");
+    assembly.finish().unwrap();
     assert_eq!(store.read(&entry.blake3).unwrap(), bytes);
 }
 

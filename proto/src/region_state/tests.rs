@@ -401,7 +401,7 @@ fn after_a_plan_has_expired_a_node_joins_only_what_its_region_began_in_time() {
     let late = next.expires + 50_000;
     for node in [Node::default(), first] {
         let offered = |own_word: Option<UnixMs>| {
-            let own_word = own_word.map(|at| ready(&next, "us-iad", 12, at));
+            let own_word = own_word.map(|at| ready(&next, "us-iad", 12, at)); // ready since 10 ms earlier
             let evidence = evidence(&next).into_iter().chain(own_word).collect();
             let wanted = Desired {
                 evidence,
@@ -413,9 +413,9 @@ fn after_a_plan_has_expired_a_node_joins_only_what_its_region_began_in_time() {
             };
             node.after(&sent, late)
         };
-        let (joined, forbidden) = offered(Some(next.expires));
+        let (joined, forbidden) = offered(Some(next.expires + 10));
         assert_eq!((joined.serves(), forbidden), (vec!["m@2".to_owned()], Vec::new()));
-        for own_word in [None, Some(next.expires + 1)] {
+        for own_word in [None, Some(next.expires + 11)] {
             let (stays, forbidden) = offered(own_word);
             assert_eq!(stays.permitted, node.permitted);
             assert_eq!(stays.floors.plans, node.floors.plans);

@@ -98,6 +98,7 @@ pub(super) fn set(slots: &[Arc<ModelSlot>]) -> ServingSet {
             .map(|slot| (slot.release.model.clone(), Arc::clone(slot)))
             .collect(),
         awaited: BTreeSet::new(),
+        coming: false,
         seq: 5,
         epoch: 9,
         checkpoint: "a note".to_owned(),

@@ -58,3 +58,19 @@ async fn a_node_without_a_state_serves_nobody() {
     assert_eq!(node.get("/v2/health/ready").await.status, 503);
     assert_eq!(node.get("/v2/health/live").await.status, 200);
 }
+
+#[tokio::test]
+async fn a_node_waits_only_for_models_that_can_come_to_it() {
+    let node = Node::start().await;
+    let ready = async |awaited: &[&str], coming| {
+        node.serving.publish(ServingSet {
+            awaited: awaited.iter().map(|name| name.parse().unwrap()).collect(),
+            coming,
+            ..set(&[])
+        });
+        node.get("/v2/health/ready").await.status
+    };
+    assert_eq!(ready(&[], false).await, 200, "nothing is to be served");
+    assert_eq!(ready(&["m"], true).await, 503, "its only model is on its way");
+    assert_eq!(ready(&["m"], false).await, 200, "no plan or no variant: waiting ends nothing");
+}

@@ -189,3 +189,22 @@ async fn a_forbidden_model_delays_no_revocation_and_is_not_taken_after_a_restart
         .await;
     alone.end().await;
 }
+
+/// What a crash, or a format of another version, makes of the kept state: nobody knows then which files are needed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_kept_state_keeps_its_files_for_the_next_one() {
+    let fleet = Fleet::new();
+    let one = fleet.publish("m@1", &weights(1, 90_000));
+    fleet.order("m@1", one, 1);
+    let node = fleet.node();
+    node.serves("m@1").await;
+    node.end().await;
+    std::fs::write(fleet.dir.path().join("data/state/accepted.bin"), b"torn").unwrap();
+    fleet.plane.lock().unwrap().report.send_replace(None);
+    let node = fleet.node();
+    fleet.report(|report| report.models.is_empty()).await;
+    fleet.order("m@1", one, 1);
+    node.serves("m@1").await;
+    assert_eq!(node.instruments.fetched_bytes.get(), 0);
+    node.end().await;
+}
