@@ -35,7 +35,6 @@ impl Unread {
     ///
     /// # Panics
     /// When it was taken before.
-    #[must_use]
     pub fn take(&mut self) -> Incoming {
         self.body.take().expect("a body is taken once")
     }
