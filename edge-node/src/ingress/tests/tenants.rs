@@ -72,5 +72,9 @@ async fn a_node_waits_only_for_models_that_can_come_to_it() {
     };
     assert_eq!(ready(&[], false).await, 200, "nothing is to be served");
     assert_eq!(ready(&["m"], true).await, 503, "its only model is on its way");
-    assert_eq!(ready(&["m"], false).await, 200, "no plan or no variant: waiting ends nothing");
+    assert_eq!(
+        ready(&["m"], false).await,
+        200,
+        "no plan or no variant: waiting ends nothing"
+    );
 }
