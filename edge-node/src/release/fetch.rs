@@ -31,6 +31,9 @@ const BAD_SOURCES_MAX: u32 = 4;
 /// Left free on the disk, whatever is fetched.
 const SPARE_BYTES: u64 = 64 << 20;
 
+/// Asked for by this hash, and not yet known to have it.
+type Chunk = (ContentHash, Vec<u8>);
+
 /// Why a release did not come.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -262,43 +265,60 @@ impl Job<'_> {
         }
     }
 
+    /// Asks for `batch`, and keeps all that came also when the source breaks off: a link that never lives for long
+    /// still ends a file.
     async fn batch(&mut self, mut assembly: Assembly, batch: &[ChunkEntry]) -> Result<Assembly, FetchError> {
         let chunks = batch.iter().map(|c| c.blake3).collect();
         let mut stream = self.ask(&Request::Chunks { chunks }).await?;
-        let (mut waiting, mut waiting_bytes) = (Vec::new(), 0);
-        for (i, want) in batch.iter().enumerate() {
-            let bytes = match self.next(&mut stream).await? {
-                Response::Chunk { bytes } => bytes,
-                other => return Err(self.unexpected(other)),
-            };
-            waiting_bytes += bytes.len();
-            waiting.push((want.blake3, bytes));
-            if waiting_bytes >= WRITE_BYTES || i + 1 == batch.len() {
-                assembly = self.write(assembly, std::mem::take(&mut waiting)).await?;
-                waiting_bytes = 0;
-            }
+        let mut wanted = batch;
+        while !wanted.is_empty() {
+            let (came, end) = self.take(&mut stream, wanted).await;
+            wanted = &wanted[came.len()..];
+            assembly = self.write(assembly, came).await?;
+            end?;
         }
         Ok(assembly)
     }
 
-    async fn write(&self, assembly: Assembly, chunks: Vec<(ContentHash, Vec<u8>)>) -> Result<Assembly, FetchError> {
+    /// What comes of `wanted`, in order, up to [`WRITE_BYTES`] or the first thing that is no chunk.
+    async fn take(&self, stream: &mut Stream, wanted: &[ChunkEntry]) -> (Vec<Chunk>, Result<(), FetchError>) {
+        let (mut came, mut came_bytes) = (Vec::new(), 0);
+        for want in wanted {
+            match self.next(stream).await {
+                Ok(Response::Chunk { bytes }) => {
+                    came_bytes += bytes.len();
+                    came.push((want.blake3, bytes));
+                }
+                Ok(other) => return (came, Err(self.unexpected(other))),
+                Err(error) => return (came, Err(error)),
+            }
+            if came_bytes >= WRITE_BYTES {
+                break;
+            }
+        }
+        (came, Ok(()))
+    }
+
+    /// Hashes and writes; only then do the bytes count as fetched.
+    async fn write(&self, assembly: Assembly, chunks: Vec<Chunk>) -> Result<Assembly, FetchError> {
         let bytes = chunks
             .iter()
             .map(|(_, b)| u64::try_from(b.len()).unwrap_or(u64::MAX))
             .sum();
-        self.progress.add_fetched(bytes);
-        self.fetcher.instruments.fetched_bytes.inc_by(bytes);
         let put = move |mut assembly: Assembly| {
             chunks
                 .iter()
                 .try_for_each(|(want, bytes)| assembly.put(want, bytes))
                 .map(|()| assembly)
         };
-        self.disk(move |_| put(assembly)).await.inspect_err(|error| {
+        let assembly = self.disk(move |_| put(assembly)).await.inspect_err(|error| {
             if matches!(error, FetchError::BadChunk { .. }) {
                 self.fetcher.instruments.bad_chunks.inc();
             }
-        })
+        })?;
+        self.progress.add_fetched(bytes);
+        self.fetcher.instruments.fetched_bytes.inc_by(bytes);
+        Ok(assembly)
     }
 
     /// Opens a stream with a question, connecting first where needed.

@@ -17,6 +17,7 @@ use crate::engine::{Fault, Model};
 use crate::release::Package;
 use crate::serving::ServingSet;
 
+mod fetch;
 mod plans;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -195,83 +196,6 @@ async fn a_release_is_fetched_checked_loaded_served_and_vouched_for() {
     assert_eq!((ready.node, ready.manifest), (fixture::own_node(), manifest));
     let (bytes, files) = (node.instruments.fetched_bytes.get(), node.instruments.bad_files.get());
     assert_eq!((bytes, files), (300_002, 0));
-    node.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_fetch_that_was_killed_goes_on_where_it_was() {
-    let (fleet, bytes) = (Fleet::new(), weights(1, 4_000_000));
-    let manifest = fleet.publish("m@1", &bytes);
-    fleet.plane.lock().unwrap().chunks_left = 130;
-    fleet.order("m@1", manifest, 1);
-    let first = fleet.node();
-    fleet
-        .report(|r| r.models.iter().any(|m| m.fetched_bytes > 1_000_000))
-        .await;
-    first.end().await;
-    let before = fleet.sent();
-    fleet.plane.lock().unwrap().chunks_left = usize::MAX;
-    let second = fleet.node();
-    second.serves("m@1").await;
-    let again = fleet.sent() - before;
-    assert!(again < 3_200_000, "{again} of 4,000,000 bytes were sent again");
-    second.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_byte_flipped_on_disk_is_never_loaded_but_fetched_again() {
-    let (fleet, bytes) = (Fleet::new(), weights(1, 300_000));
-    let manifest = fleet.publish("m@1", &bytes);
-    fleet.order("m@1", manifest, 1);
-    let first = fleet.node();
-    first.serves("m@1").await;
-    first.end().await;
-    let mut spoilt = std::fs::read(fleet.file(&bytes)).unwrap();
-    spoilt[1234] ^= 1;
-    std::fs::write(fleet.file(&bytes), &spoilt).unwrap();
-    let second = fleet.node();
-    second.serves("m@1").await;
-    assert_eq!(
-        *second.loader.loaded.lock().unwrap(),
-        [ContentHash::of(&bytes)],
-        "only the right bytes were loaded"
-    );
-    assert_eq!(second.instruments.bad_files.get(), 1);
-    assert_eq!(second.instruments.fetched_bytes.get(), 300_000);
-    second.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_byte_flipped_on_the_wire_is_refused_counted_and_asked_for_again() {
-    let (fleet, bytes) = (Fleet::new(), weights(1, 300_000));
-    let manifest = fleet.publish("m@1", &bytes);
-    fleet.plane.lock().unwrap().spoil = 2;
-    fleet.order("m@1", manifest, 1);
-    let node = fleet.node();
-    node.serves("m@1").await;
-    assert!(node.instruments.bad_chunks.get() >= 1);
-    assert_eq!(std::fs::read(fleet.file(&bytes)).unwrap(), bytes);
-    node.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_only_lies_ends_in_a_refusal_and_what_serves_stays() {
-    let (fleet, bytes) = (Fleet::new(), weights(1, 50_000));
-    let good = fleet.publish("m@1", &bytes);
-    fleet.order("m@1", good, 1);
-    let node = fleet.node();
-    node.serves("m@1").await;
-    let next = fleet.publish("m@2", &weights(2, 50_000));
-    fleet.plane.lock().unwrap().spoil = usize::MAX;
-    fleet.order("m@2", next, 2);
-    let report = fleet
-        .report(|r| r.models.iter().any(|m| matches!(m.stage, Stage::Refused(_))))
-        .await;
-    let Stage::Refused(why) = &report.models[1].stage else {
-        panic!("{report:?}")
-    };
-    assert!(why.contains("came with other bytes"), "{why}");
-    assert_eq!(served(&node.serving.load()).as_deref(), Some("m@1"));
     node.end().await;
 }
 
