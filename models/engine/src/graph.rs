@@ -49,8 +49,10 @@ impl Graph {
     /// [`LoadError::Onnx`] for inputs or outputs that requests cannot carry, [`LoadError::Plan`] when tract refuses.
     pub fn new(mut model: ModelProto) -> Result<Self, LoadError> {
         let described = onnx::describe_model(&model)?;
+        let rows_coded = onnx::rows_coded(&model);
         let graph = model.graph.as_mut().ok_or(onnx::OnnxError::NoGraph)?;
         onnx::strip_notes(graph);
+        onnx::fuse(graph, rows_coded);
         onnx::expand_weights(graph);
         let convolves = graph.node.iter().any(|node| node.op_type.contains("Conv"));
         let batched = onnx::batched(&described.inputs, &described.outputs);

@@ -13,6 +13,7 @@ pub mod onnx;
 pub mod preflight;
 
 pub mod graph;
+pub(crate) mod ops;
 mod tensor;
 
 mod error;

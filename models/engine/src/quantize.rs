@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
-use crate::onnx::{OnnxError, decode, encode, strip_notes, values};
+use crate::onnx::{OnnxError, decode, encode, mark_rows_coded, strip_notes, values};
 
 /// Smaller tensors stay FP32: they hold little of the size and often much of the accuracy.
 const ELEMENTS_MIN: usize = 1024;
@@ -87,6 +87,7 @@ pub fn weights_int8(onnx: &[u8]) -> Result<Vec<u8>, QuantizeError> {
     nodes.append(&mut graph.node);
     graph.node = nodes;
     graph.initializer = constants;
+    mark_rows_coded(&mut model);
     Ok(encode(&model))
 }
 

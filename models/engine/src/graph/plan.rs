@@ -32,7 +32,7 @@ pub(super) struct AnyPlan {
 /// Parses a decoded model for the engine.
 pub(super) fn parse(model: &ModelProto, inputs: &[TensorSpec]) -> Result<InferenceModel, LoadError> {
     let parsed = guarded(|| {
-        let parsed = tract_onnx::onnx()
+        let parsed = crate::ops::register(tract_onnx::onnx())
             .with_ignore_value_info(true)
             .parse(model, None)?
             .model;
@@ -74,7 +74,7 @@ pub(super) fn for_any(mut model: InferenceModel, inputs: &[TensorSpec]) -> Resul
         let typed = model.into_typed()?;
         let sizes = sizes(&typed)?;
         Ok(AnyPlan {
-            plan: typed.into_optimized()?.into_runnable()?,
+            plan: optimized(typed)?.into_runnable()?,
             symbols,
             sizes,
         })
@@ -95,8 +95,14 @@ pub(super) fn for_shapes(
         }
         let typed = model.into_typed()?;
         sizes(&typed)?;
-        typed.into_optimized()?.into_runnable()
+        optimized(typed)?.into_runnable()
     })
+}
+
+fn optimized(typed: TypedModel) -> TractResult<TypedModel> {
+    let mut typed = typed.into_decluttered()?;
+    crate::ops::vectorise(&mut typed)?;
+    typed.into_optimized()
 }
 
 impl AnyPlan {

@@ -1,0 +1,22 @@
+//! The arithmetic that the engine's time goes to: linear layers over 8-bit codes, and what stands between them.
+//!
+//! ```text
+//!   f32 rows --quantize--> u8 codes, a scale a row --dot with packed s8 weights--> i32 --scale, bias--> f32 rows
+//! ```
+//! Every function takes the [`Isa`] that it runs on, and every [`Isa`] gives the same bits: integer sums are exact, and
+//! each floating-point result is made by the same IEEE 754 operations in the same order, never by a fused one. So the
+//! portable form is the reference, and nodes with different processors agree.
+//!
+//! No input makes a function here read or write outside its slices: lengths are checked before any pointer is made. This is the only
+//! package of ours where `unsafe` may stand; each block says why it is sound.
+
+mod isa;
+mod linear;
+mod rows;
+mod tile;
+mod vector;
+
+pub use isa::Isa;
+pub use linear::{Linear, ShapeError};
+pub use rows::QuantizedRows;
+pub use vector::{add_to, gelu, normalize_rows, softmax_rows};

@@ -1,0 +1,156 @@
+//! Weights of a linear layer, packed for dot products of four bytes.
+
+use crate::isa::Kind;
+use crate::{Isa, QuantizedRows, tile};
+
+/// Output channels of one block: a 512-bit vector of sums.
+pub(crate) const LANES: usize = 16;
+/// Blocks side by side in a panel, that one tile computes.
+pub(crate) const PANEL_BLOCKS: usize = 4;
+/// Codes that one dot product takes.
+pub(crate) const GROUP: usize = 4;
+
+/// Four codes for each of sixteen channels: `[lane][code]`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Block(pub(crate) [i8; LANES * GROUP]);
+
+/// A linear layer `y = x W + b` with weights of one byte, `x` of `inputs` and `y` of `outputs` elements.
+///
+/// ```text
+///   packed: panels of up to 64 channels, one after another; in a panel, for every 4 inputs, its blocks of 16 channels
+/// ```
+/// Result: `y = sum * (row_scale * channel_scale) + bias` with the exact integer `sum` of code products, rounded after
+/// each of the three operations.
+#[derive(Debug)]
+pub struct Linear {
+    inputs: usize,
+    outputs: usize,
+    pub(crate) blocks: Vec<Block>,
+    /// Each a multiple of 16 long; what pads them is 0.
+    pub(crate) scales: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
+    /// 128 times the sum of a channel's codes: what storing activations as `code + 128` adds to each sum.
+    pub(crate) excess: Vec<i32>,
+}
+
+/// Weights that are not what they say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShapeError(String);
+
+impl std::fmt::Display for ShapeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+impl std::error::Error for ShapeError {}
+
+impl Linear {
+    /// Most inputs: the sum of so many products fits 32 bits, whatever the codes are.
+    pub const INPUTS_MAX: usize = 1 << 15;
+
+    /// Packs `codes` (`inputs` x `outputs`, row-major), one scale a channel, and a bias or nothing (taken for zeros).
+    ///
+    /// # Errors
+    /// [`ShapeError`] when lengths do not fit each other, or there are more than [`Linear::INPUTS_MAX`] inputs.
+    pub fn pack(codes: &[i8], inputs: usize, scales: &[f32], bias: Option<&[f32]>) -> Result<Self, ShapeError> {
+        let outputs = scales.len();
+        if inputs == 0 || outputs == 0 || inputs.checked_mul(outputs) != Some(codes.len()) {
+            let told = format!("{} codes are no weights of {inputs} x {outputs}", codes.len());
+            return Err(ShapeError(told));
+        }
+        if inputs > Self::INPUTS_MAX {
+            return Err(ShapeError(format!("{inputs} inputs, at most {}", Self::INPUTS_MAX)));
+        }
+        if let Some(bias) = bias.filter(|b| b.len() != outputs) {
+            return Err(ShapeError(format!("a bias of {} for {outputs} outputs", bias.len())));
+        }
+        let padded = outputs.next_multiple_of(LANES);
+        let groups = inputs.div_ceil(GROUP);
+        let mut blocks = vec![Block([0; LANES * GROUP]); groups * padded / LANES];
+        let mut excess = vec![0; padded];
+        for (i, row) in codes.chunks_exact(outputs).enumerate() {
+            for (j, code) in row.iter().enumerate() {
+                let (panel, column) = (j / (LANES * PANEL_BLOCKS), j % (LANES * PANEL_BLOCKS));
+                let wide = panel_blocks(padded, panel);
+                let at = panel * PANEL_BLOCKS * groups + (i / GROUP) * wide + column / LANES;
+                blocks[at].0[column % LANES * GROUP + i % GROUP] = *code;
+                excess[j] += i32::from(*code) * 128;
+            }
+        }
+        let pad = |values: &[f32]| {
+            let mut values = values.to_vec();
+            values.resize(padded, 0.0);
+            values
+        };
+        Ok(Self {
+            inputs,
+            outputs,
+            blocks,
+            scales: pad(scales),
+            bias: pad(bias.unwrap_or(&[])),
+            excess,
+        })
+    }
+
+    /// Elements of a row of `x`.
+    #[must_use]
+    pub const fn inputs(&self) -> usize {
+        self.inputs
+    }
+    /// Elements of a row of `y`.
+    #[must_use]
+    pub const fn outputs(&self) -> usize {
+        self.outputs
+    }
+    /// Memory of the packed form.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.blocks.len() * size_of::<Block>() + self.scales.len() * 12
+    }
+
+    pub(crate) const fn groups(&self) -> usize {
+        self.inputs.div_ceil(GROUP)
+    }
+
+    /// Writes a row of `y` for each row of `x`.
+    ///
+    /// # Panics
+    /// When rows of `x` have another width than this layer's inputs, or `y` another length than rows times outputs.
+    pub fn run(&self, isa: Isa, x: &QuantizedRows, y: &mut [f32]) {
+        assert!(
+            x.width() == self.inputs && Some(y.len()) == x.rows().checked_mul(self.outputs),
+            "rows of {} into {} elements, by a layer of {} x {}",
+            x.width(),
+            y.len(),
+            self.inputs,
+            self.outputs
+        );
+        match isa.0 {
+            Kind::Portable => tile::portable::run(self, x, y),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => tile::avx2::run(self, x, y, isa),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => tile::avx512::run(self, x, y, isa),
+        }
+    }
+
+    /// The panels: first channel, blocks wide, and the blocks, those of one group of inputs together.
+    pub(crate) fn panels(&self) -> impl Iterator<Item = (usize, usize, &[Block])> {
+        let padded = self.scales.len();
+        let panel_bytes = PANEL_BLOCKS * self.groups();
+        self.blocks.chunks(panel_bytes).enumerate().map(move |(panel, blocks)| {
+            let first = panel * PANEL_BLOCKS * LANES;
+            (first, panel_blocks(padded, panel), blocks)
+        })
+    }
+}
+
+/// Blocks side by side in a panel: four, fewer in the last one.
+const fn panel_blocks(padded: usize, panel: usize) -> usize {
+    let left = padded / LANES - panel * PANEL_BLOCKS;
+    if left < PANEL_BLOCKS { left } else { PANEL_BLOCKS }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! AVX2: two rows by 16 channels. Codes and weights are widened to 16 bits, so no product is ever cut off.
+
+use std::arch::x86_64::*;
+
+use crate::linear::{Block, GROUP, LANES, Linear};
+use crate::{Isa, QuantizedRows, tile};
+
+/// Rows of a tile: 8 sums, 4 widened quarters of a block and two broadcast groups are 14 of 16 registers.
+const ROWS: usize = 2;
+/// 256-bit vectors of widened weights in a block.
+const QUARTERS: usize = 4;
+
+pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut [f32], proof: Isa) {
+    assert_eq!(proof.0, crate::isa::Kind::Avx2);
+    // SAFETY: an `Isa` of this kind exists only where the processor has these instructions.
+    unsafe { panels(layer, x, y) }
+}
+
+#[target_feature(enable = "avx2")]
+fn panels(layer: &Linear, x: &QuantizedRows, y: &mut [f32]) {
+    let stride = x.stride();
+    for (first, wide, blocks) in layer.panels() {
+        let parts = x.codes.chunks(ROWS * stride).zip(x.scales.chunks(ROWS));
+        for ((codes, scales), y) in parts.zip(y.chunks_mut(ROWS * layer.outputs())) {
+            for block in 0..wide {
+                let weights = blocks.iter().skip(block).step_by(wide);
+                let first = first + block * LANES;
+                match scales {
+                    [_, _] => store(layer, first, &block_of_rows::<2>(codes, stride, weights), scales, y),
+                    _ => store(layer, first, &block_of_rows::<1>(codes, stride, weights), scales, y),
+                }
+            }
+        }
+    }
+}
+
+/// Sums of `R` rows by one block of channels.
+#[target_feature(enable = "avx2")]
+fn block_of_rows<'a, const R: usize>(
+    codes: &[u8],
+    stride: usize,
+    blocks: impl Iterator<Item = &'a Block>,
+) -> [[i32; LANES]; R] {
+    let codes: [&[[u8; GROUP]]; R] = std::array::from_fn(|r| codes[r * stride..][..stride].as_chunks().0);
+    // Each 64-bit lane is one channel: the sums of its even and of its odd pairs of codes.
+    let mut sums = [[_mm256_setzero_si256(); QUARTERS]; R];
+    for (group, Block(bytes)) in blocks.enumerate() {
+        let weights: [__m256i; QUARTERS] = std::array::from_fn(|q| {
+            // SAFETY: a quarter of a block is 16 bytes.
+            let bytes = unsafe { _mm_loadu_si128(bytes[q * 16..][..16].as_ptr().cast()) };
+            _mm256_cvtepi8_epi16(bytes)
+        });
+        for r in 0..R {
+            let four = _mm_cvtsi32_si128(i32::from_le_bytes(codes[r][group]));
+            let four = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(four));
+            for q in 0..QUARTERS {
+                sums[r][q] = _mm256_add_epi32(sums[r][q], _mm256_madd_epi16(weights[q], four));
+            }
+        }
+    }
+    std::array::from_fn(|r| {
+        let mut channels = [0; LANES];
+        for (q, four) in channels.chunks_exact_mut(4).enumerate() {
+            let mut pairs = [0_i32; 8];
+            // SAFETY: eight i32 are 256 bits.
+            unsafe { _mm256_storeu_si256(pairs.as_mut_ptr().cast(), sums[r][q]) };
+            for (sum, pair) in four.iter_mut().zip(pairs.chunks_exact(2)) {
+                *sum = pair[0] + pair[1];
+            }
+        }
+        channels
+    })
+}
+
+fn store<const R: usize>(layer: &Linear, first: usize, sums: &[[i32; LANES]; R], scales: &[f32], y: &mut [f32]) {
+    for ((sums, scale), y) in sums.iter().zip(scales).zip(y.chunks_exact_mut(layer.outputs())) {
+        for ((lane, y), sum) in y[first..].iter_mut().take(LANES).enumerate().zip(sums) {
+            *y = tile::finish(layer, first + lane, *sum, *scale);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! AVX-512 VNNI: six rows by 64 channels, 24 sums of 16 lanes; one instruction makes 64 products.
+
+use std::arch::x86_64::*;
+
+use crate::linear::{Block, GROUP, LANES, Linear};
+use crate::{Isa, QuantizedRows};
+
+/// Rows of a tile: with 4 blocks of weights and one broadcast group of codes, 29 of 32 registers.
+const ROWS: usize = 6;
+
+pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut [f32], proof: Isa) {
+    assert_eq!(proof.0, crate::isa::Kind::Avx512Vnni);
+    // SAFETY: an `Isa` of this kind exists only where the processor has these instructions.
+    unsafe { panels(layer, x, y) }
+}
+
+/// Some rows of a product, as a tile sees them.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    codes: &'a [u8],
+    stride: usize,
+    scales: &'a [f32],
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn panels(layer: &Linear, x: &QuantizedRows, y: &mut [f32]) {
+    let stride = x.stride();
+    for (first, wide, blocks) in layer.panels() {
+        let parts = x.codes.chunks(ROWS * stride).zip(x.scales.chunks(ROWS));
+        for ((codes, scales), y) in parts.zip(y.chunks_mut(ROWS * layer.outputs())) {
+            let rows = Rows { codes, stride, scales };
+            match wide {
+                4 => by_rows::<4>(layer, rows, first, blocks, y),
+                3 => by_rows::<3>(layer, rows, first, blocks, y),
+                2 => by_rows::<2>(layer, rows, first, blocks, y),
+                _ => by_rows::<1>(layer, rows, first, blocks, y),
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn by_rows<const C: usize>(layer: &Linear, rows: Rows<'_>, first: usize, blocks: &[Block], y: &mut [f32]) {
+    match rows.scales.len() {
+        6 => tile::<6, C>(layer, rows, first, blocks, y),
+        5 => tile::<5, C>(layer, rows, first, blocks, y),
+        4 => tile::<4, C>(layer, rows, first, blocks, y),
+        3 => tile::<3, C>(layer, rows, first, blocks, y),
+        2 => tile::<2, C>(layer, rows, first, blocks, y),
+        _ => tile::<1, C>(layer, rows, first, blocks, y),
+    }
+}
+
+/// `R` rows by `C` blocks.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn tile<const R: usize, const C: usize>(layer: &Linear, rows: Rows<'_>, first: usize, blocks: &[Block], y: &mut [f32]) {
+    let groups = layer.groups();
+    assert!(blocks.len() == groups * C && rows.stride == groups * GROUP && rows.codes.len() == R * rows.stride);
+    let codes: [&[[u8; GROUP]]; R] =
+        std::array::from_fn(|r| rows.codes[r * rows.stride..][..rows.stride].as_chunks().0);
+    let mut sums = [[_mm512_setzero_si512(); C]; R];
+    for (group, weights) in blocks.chunks_exact(C).enumerate() {
+        // SAFETY: `weights` holds C blocks of 64 bytes, each aligned to 64.
+        let weights: [__m512i; C] = std::array::from_fn(|c| unsafe { _mm512_load_si512(weights[c].0.as_ptr().cast()) });
+        for r in 0..R {
+            // SAFETY: there are as many groups of codes in a row as chunks of C blocks: both are `groups` by the assertion above.
+            let four = unsafe { *codes[r].get_unchecked(group) };
+            let four = _mm512_set1_epi32(i32::from_le_bytes(four));
+            for c in 0..C {
+                sums[r][c] = _mm512_dpbusd_epi32(sums[r][c], four, weights[c]);
+            }
+        }
+    }
+    let outputs = layer.outputs();
+    for c in 0..C {
+        let channel = first + c * LANES;
+        let lanes = LANES.min(outputs - channel);
+        let mask = u16::MAX >> (LANES - lanes);
+        // SAFETY: scales, bias and excess hold a whole block of channels from each block's first: they are padded to it.
+        let (scales, bias, excess) = unsafe {
+            (
+                _mm512_loadu_ps(layer.scales[channel..][..LANES].as_ptr()),
+                _mm512_loadu_ps(layer.bias[channel..][..LANES].as_ptr()),
+                _mm512_loadu_si512(layer.excess[channel..][..LANES].as_ptr().cast()),
+            )
+        };
+        for r in 0..R {
+            let sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[r][c], excess));
+            let scale = _mm512_mul_ps(_mm512_set1_ps(rows.scales[r]), scales);
+            let value = _mm512_add_ps(_mm512_mul_ps(sum, scale), bias);
+            let to = &mut y[r * outputs + channel..][..lanes];
+            // SAFETY: the mask names the `lanes` first elements, and `to` has so many.
+            unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), mask, value) }
+        }
+    }
+}

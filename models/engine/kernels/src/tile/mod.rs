@@ -1,0 +1,15 @@
+//! Tiles of a product: a few rows of codes times one panel of packed weights, kept in registers until every input is summed.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+pub(crate) mod portable;
+
+use crate::linear::Linear;
+
+/// `sum` as every form finishes it: three roundings, none fused.
+#[inline(always)]
+fn finish(layer: &Linear, channel: usize, sum: i32, row_scale: f32) -> f32 {
+    (sum - layer.excess[channel]) as f32 * (row_scale * layer.scales[channel]) + layer.bias[channel]
+}

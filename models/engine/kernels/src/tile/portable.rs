@@ -1,0 +1,34 @@
+//! The reference: plain loops over the packed weights.
+
+use crate::linear::{Block, GROUP, LANES, Linear};
+use crate::{QuantizedRows, tile};
+
+pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut [f32]) {
+    let stride = x.stride();
+    for (first, wide, blocks) in layer.panels() {
+        let rows = x.codes.chunks_exact(stride).zip(&x.scales);
+        for ((codes, scale), y) in rows.zip(y.chunks_exact_mut(layer.outputs())) {
+            for block in 0..wide {
+                let first = first + block * LANES;
+                let sums = sums(codes, blocks.iter().skip(block).step_by(wide));
+                let channels = y[first..].iter_mut().take(LANES).enumerate();
+                for ((lane, y), sum) in channels.zip(sums) {
+                    *y = tile::finish(layer, first + lane, sum, *scale);
+                }
+            }
+        }
+    }
+}
+
+/// Sums of one block's channels over all inputs.
+fn sums<'a>(codes: &[u8], blocks: impl Iterator<Item = &'a Block>) -> [i32; LANES] {
+    let mut sums = [0; LANES];
+    for (codes, Block(weights)) in codes.chunks_exact(GROUP).zip(blocks) {
+        for (sum, weights) in sums.iter_mut().zip(weights.chunks_exact(GROUP)) {
+            for (code, weight) in codes.iter().zip(weights) {
+                *sum += i32::from(*code) * i32::from(*weight);
+            }
+        }
+    }
+    sums
+}

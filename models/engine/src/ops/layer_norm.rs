@@ -1,0 +1,114 @@
+//! Layer normalisation of the last axis, in one pass over each row instead of eight operators.
+
+use std::sync::Arc;
+
+use kernels::Isa;
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::NodeProto;
+use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_hir::infer::{check_input_arity, check_output_arity};
+use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
+
+pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    let epsilon = node
+        .attribute
+        .iter()
+        .find(|a| a.name == "epsilon")
+        .map_or(1e-5, |a| a.f);
+    Ok((expand(Parsed { epsilon }), vec![]))
+}
+
+#[derive(Clone, Debug)]
+struct Parsed {
+    epsilon: f32,
+}
+
+impl Expansion for Parsed {
+    fn name(&self) -> StaticName {
+        "MeridianLayerNorm".into()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        s: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        check_input_arity(inputs, 3)?;
+        check_output_arity(outputs, 1)?;
+        s.equals(&inputs[0].datum_type, f32::datum_type())?;
+        s.equals(&outputs[0].datum_type, f32::datum_type())?;
+        s.equals(&inputs[0].shape, &outputs[0].shape)
+    }
+
+    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        let floats = |at: usize| -> TractResult<Arc<[f32]>> {
+            let constant = super::constant(model, inputs[at], "scale and bias of a normalisation")?;
+            Ok(constant.try_as_plain_ram()?.as_slice::<f32>()?.into())
+        };
+        let (scale, shift) = (floats(1)?, floats(2)?);
+        let width = model.outlet_fact(inputs[0])?.shape.last().cloned();
+        let fits = width == Some(scale.len().to_dim()) && scale.len() == shift.len() && !scale.is_empty();
+        ensure!(
+            fits,
+            "rows of {width:?} with {} scales and {} shifts",
+            scale.len(),
+            shift.len()
+        );
+        let op = LayerNorm {
+            scale,
+            shift,
+            epsilon_bits: self.epsilon.to_bits(),
+        };
+        model.wire_node(prefix, op, &inputs[..1])
+    }
+}
+
+#[derive(Clone, Debug)]
+struct LayerNorm {
+    scale: Arc<[f32]>,
+    shift: Arc<[f32]>,
+    epsilon_bits: u32,
+}
+
+impl PartialEq for LayerNorm {
+    fn eq(&self, other: &Self) -> bool {
+        let same = Arc::ptr_eq(&self.scale, &other.scale) && Arc::ptr_eq(&self.shift, &other.shift);
+        same && self.epsilon_bits == other.epsilon_bits
+    }
+}
+impl Eq for LayerNorm {}
+
+impl Op for LayerNorm {
+    fn name(&self) -> StaticName {
+        "MeridianLayerNorm".into()
+    }
+    op_as_typed_op!();
+}
+
+impl EvalOp for LayerNorm {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let mut x = args_1!(inputs).into_tensor();
+        ensure!(x.shape().last() == Some(&self.scale.len()), "rows of {:?}", x.shape());
+        let epsilon = f32::from_bits(self.epsilon_bits);
+        let mut plain = x.try_as_plain_ram_mut()?;
+        kernels::normalize_rows(
+            Isa::best(),
+            plain.as_slice_mut::<f32>()?,
+            &self.scale,
+            &self.shift,
+            epsilon,
+        );
+        drop(plain);
+        Ok(tvec![x.into_tvalue()])
+    }
+}
+
+impl TypedOp for LayerNorm {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec![f32::fact(inputs[0].shape.clone())])
+    }
+    as_op!();
+}

@@ -1,0 +1,70 @@
+//! Faster forms of operators that tract has: GELU, and softmax of the last axis.
+
+use kernels::Isa;
+use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
+use tract_onnx::tract_core::ops::nn::gelu_exact::GeluExact;
+use tract_onnx::tract_core::ops::nn::{Softmax, SoftmaxKind};
+
+/// Replaces them in a decluttered graph.
+pub(crate) fn vectorise(model: &mut TypedModel) -> TractResult<()> {
+    for id in 0..model.nodes().len() {
+        let node = &model.nodes()[id];
+        let fact = &node.outputs[0].fact;
+        if fact.datum_type != f32::datum_type() {
+            continue;
+        }
+        let gelu = node.op_as::<ElementWiseOp>().is_some_and(|op| op.0.is::<GeluExact>());
+        let shares = node.op_as::<Softmax>().is_some_and(|op| {
+            let last = fact.rank().checked_sub(1);
+            op.kind == SoftmaxKind::Softmax && last.is_some_and(|last| op.axes.as_slice() == [last])
+        });
+        let fast = match (gelu, shares) {
+            (true, _) => Fast::Gelu,
+            (_, true) => Fast::Softmax,
+            _ => continue,
+        };
+        model.node_mut(id).op = Box::new(fast);
+    }
+    Ok(())
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fast {
+    Gelu,
+    Softmax,
+}
+
+impl Op for Fast {
+    fn name(&self) -> StaticName {
+        match self {
+            Self::Gelu => "MeridianGelu".into(),
+            Self::Softmax => "MeridianSoftmax".into(),
+        }
+    }
+    op_as_typed_op!();
+}
+
+impl EvalOp for Fast {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let mut x = args_1!(inputs).into_tensor();
+        let width = x.shape().last().copied().unwrap_or(1);
+        let mut plain = x.try_as_plain_ram_mut()?;
+        let values = plain.as_slice_mut::<f32>()?;
+        match self {
+            Self::Gelu => kernels::gelu(Isa::best(), values),
+            Self::Softmax => kernels::softmax_rows(Isa::best(), values, width),
+        }
+        drop(plain);
+        Ok(tvec![x.into_tvalue()])
+    }
+}
+
+impl TypedOp for Fast {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec![f32::fact(inputs[0].shape.clone())])
+    }
+    as_op!();
+}
