@@ -18,7 +18,7 @@ use tract_onnx::prelude::{InferenceModel, IntoTValue, IntoTensor, TVec};
 use crate::{LoadError, RunError, onnx, tensor};
 
 mod plan;
-use plan::{AnyPlan, Plan, guarded};
+use plan::{AnyPlan, Plan};
 
 type Shapes = Vec<Vec<usize>>;
 /// A plan being made or made: threads that want the same one wait for the first.
@@ -109,7 +109,11 @@ impl Graph {
             .inputs
             .iter()
             .all(|spec| spec.shape.first() == Some(&Dim::Fixed(1)));
-        let run_rows = if self.batched { RUN_ROWS_MAX } else { 1 };
+        let run_rows = match &self.plans {
+            _ if !self.batched => 1,
+            Plans::Any(any) => any.rows_worth_joining(&self.inputs, inputs),
+            Plans::Exact { .. } => RUN_ROWS_MAX,
+        };
         if !(self.batched || single && rows > 1) || inputs.iter().any(|t| t.shape.first() != Some(&rows)) || rows == 0 {
             return self.run_once(inputs);
         }
@@ -160,7 +164,7 @@ impl Graph {
         };
         let given = inputs.iter().map(|t| tensor::to_engine(t).map(IntoTValue::into_tvalue));
         let given: TVec<_> = given.collect::<Result<_, _>>().map_err(engine)?;
-        let results = guarded(|| plan.run(given)).map_err(|e| engine(e.to_string()))?;
+        let results = plan::run(&plan, given).map_err(engine)?;
         let named = self.outputs.iter().zip(results);
         named
             .map(|(spec, value)| tensor::from_engine(&spec.name, value.into_tensor()))

@@ -10,13 +10,16 @@
 //! No input makes a function here read or write outside its slices: lengths are checked before any pointer is made. This is the only
 //! package of ours where `unsafe` may stand; each block says why it is sound.
 
+mod attention;
 mod isa;
 mod linear;
+mod outer;
 mod rows;
 mod tile;
 mod vector;
 
+pub use attention::{Attention, AttentionScratch, AttentionShape, Mask};
 pub use isa::Isa;
 pub use linear::{Linear, ShapeError};
 pub use rows::QuantizedRows;
-pub use vector::{add_to, gelu, normalize_rows, softmax_rows};
+pub use vector::{add_and_normalize_rows, gelu, normalize_rows, softmax_rows};

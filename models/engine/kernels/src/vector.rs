@@ -36,38 +36,40 @@ fn erf(x: f32) -> f32 {
     value.copysign(x)
 }
 
-/// Sums in a fixed order that vectors can follow: sixteen running sums, then those one after another.
+/// Folds a row with an operation that goes in a fixed order vectors can follow: sixteen running values, then halves of those
+/// against each other. A lane that the row does not reach keeps `start`.
 #[inline(always)]
-fn sum_of(values: impl Iterator<Item = [f32; 16]>) -> f32 {
-    let mut sums = [0.0; 16];
-    for chunk in values {
-        for (sum, value) in sums.iter_mut().zip(chunk) {
-            *sum += value;
-        }
-    }
-    sums.iter().sum()
-}
-
-/// The largest value; what is no number counts nothing.
-#[inline(always)]
-fn most_of(values: impl Iterator<Item = [f32; 16]>) -> f32 {
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let mut most = [f32::NEG_INFINITY; 16];
-    for chunk in values {
-        for (most, value) in most.iter_mut().zip(chunk) {
-            *most = larger(*most, value);
-        }
-    }
-    most.into_iter().fold(f32::NEG_INFINITY, larger)
-}
-
-/// Chunks of sixteen, the last one filled up with `fill`.
-#[inline(always)]
-fn sixteens(row: &[f32], fill: f32) -> impl Iterator<Item = [f32; 16]> {
+fn folded(row: &[f32], start: f32, map: impl Fn(f32) -> f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; 16];
     let (whole, rest) = row.as_chunks::<16>();
-    let mut last = [fill; 16];
-    last[..rest.len()].copy_from_slice(rest);
-    whole.iter().copied().chain((!rest.is_empty()).then_some(last))
+    for chunk in whole {
+        for lane in 0..16 {
+            lanes[lane] = fold(lanes[lane], map(chunk[lane]));
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane = fold(*lane, map(*x));
+    }
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] = fold(lanes[lane], lanes[lane + half]);
+        }
+    }
+    lanes[0]
+}
+
+/// Softmax of one row.
+#[inline(always)]
+pub(crate) fn softmax_row(row: &mut [f32]) {
+    // What is no number is larger than nothing here, and makes the whole row NaN below.
+    let most = folded(row, f32::NEG_INFINITY, |x| x, |a, b| if b > a { b } else { a });
+    for x in row.iter_mut() {
+        *x = exp(*x - most);
+    }
+    let by = 1.0 / folded(row, 0.0, |x| x, |a, b| a + b);
+    for x in row.iter_mut() {
+        *x *= by;
+    }
 }
 
 per_isa! {
@@ -79,26 +81,36 @@ per_isa! {
     }
 }
 
+/// Mean 0, variance 1, then scaled and shifted.
+#[inline(always)]
+fn normalize_row(row: &mut [f32], scale: &[f32], shift: &[f32], epsilon: f32) {
+    let width = row.len() as f32;
+    let mean = folded(row, 0.0, |x| x, |a, b| a + b) / width;
+    let spread = folded(row, 0.0, |x| (x - mean) * (x - mean), |a, b| a + b);
+    let by = 1.0 / (spread / width + epsilon).sqrt();
+    for ((x, scale), shift) in row.iter_mut().zip(scale).zip(shift) {
+        *x = (*x - mean) * by * scale + shift;
+    }
+}
+
 per_isa! {
-    /// Adds `other` to `values`, element by element, as far as both go.
-    pub fn add_to(values: &mut [f32], other: &[f32]) {
-        for (value, other) in values.iter_mut().zip(other) {
-            *value += other;
+    /// Layer normalisation in place of rows as long as `scale` and `shift`.
+    pub fn normalize_rows(values: &mut [f32], scale: &[f32], shift: &[f32], epsilon: f32) {
+        for row in values.chunks_exact_mut(scale.len().max(1)) {
+            normalize_row(row, scale, shift, epsilon);
         }
     }
 }
 
 per_isa! {
-    /// Layer normalisation in place of rows as long as `scale` and `shift`: mean 0, variance 1, then scaled and shifted.
-    pub fn normalize_rows(values: &mut [f32], scale: &[f32], shift: &[f32], epsilon: f32) {
+    /// [`normalize_rows`] of the sum of `values` and `other`.
+    pub fn add_and_normalize_rows(values: &mut [f32], other: &[f32], scale: &[f32], shift: &[f32], epsilon: f32) {
         let width = scale.len().max(1);
-        for row in values.chunks_exact_mut(width) {
-            let mean = sum_of(sixteens(row, 0.0)) / width as f32;
-            let spread = sum_of(sixteens(row, mean).map(|c| c.map(|x| (x - mean) * (x - mean))));
-            let by = 1.0 / (spread / width as f32 + epsilon).sqrt();
-            for ((x, scale), shift) in row.iter_mut().zip(scale).zip(shift) {
-                *x = (*x - mean) * by * scale + shift;
+        for (row, other) in values.chunks_exact_mut(width).zip(other.chunks_exact(width)) {
+            for (x, other) in row.iter_mut().zip(other) {
+                *x += other;
             }
+            normalize_row(row, scale, shift, epsilon);
         }
     }
 }
@@ -106,15 +118,9 @@ per_isa! {
 per_isa! {
     /// Softmax in place of rows of `width` elements: shares that are positive and sum to 1.
     pub fn softmax_rows(values: &mut [f32], width: usize) {
+        // A loop: handed to `for_each`, the row would be compiled for no instruction set in particular.
         for row in values.chunks_exact_mut(width.max(1)) {
-            let most = most_of(sixteens(row, f32::NEG_INFINITY));
-            for x in row.iter_mut() {
-                *x = exp(*x - most);
-            }
-            let by = 1.0 / sum_of(sixteens(row, 0.0));
-            for x in row.iter_mut() {
-                *x *= by;
-            }
+            softmax_row(row);
         }
     }
 }

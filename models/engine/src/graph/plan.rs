@@ -6,17 +6,21 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use proto::limits::GRAPH_TENSOR_BYTES_MAX;
+use proto::limits::{GRAPH_TENSOR_BYTES_MAX, RUN_ROWS_MAX};
 use proto::manifest::{Dim, TensorSpec};
 use proto::oip;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{
-    Datum, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, Symbol, SymbolValues, TDim, TVec,
+    Datum, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, Symbol, SymbolValues, TDim, TValue, TVec,
     TractResult, TypedModel, TypedRunnableModel,
 };
 use tract_onnx::tract_core::internal::bail;
 
+use crate::ops::Told;
 use crate::{LoadError, tensor};
+
+/// About half of the second-level cache of a server's core.
+const CACHED_BYTES: usize = 512 << 10;
 
 pub(super) type Plan = Arc<TypedRunnableModel>;
 
@@ -108,25 +112,36 @@ fn optimized(typed: TypedModel) -> TractResult<TypedModel> {
 impl AnyPlan {
     /// The largest tensor, in bytes, that a run of these inputs would make, if that is more than allowed.
     pub(super) fn too_large(&self, specs: &[TensorSpec], inputs: &[oip::Tensor]) -> Option<u64> {
-        let free = specs
-            .iter()
-            .zip(inputs)
-            .flat_map(|(spec, input)| spec.shape.iter().zip(&input.shape));
-        let chosen = free
-            .filter(|(dim, _)| matches!(dim, Dim::Named(_)))
-            .map(|(_, size)| *size);
+        let bytes = self.largest(specs, inputs, |_, size| size)?;
+        (bytes > GRAPH_TENSOR_BYTES_MAX).then_some(bytes)
+    }
+
+    /// Rows whose largest tensor stays in the processor's own cache. More at once cost more each: what one operator writes
+    /// the next has to fetch from memory.
+    pub(super) fn rows_worth_joining(&self, specs: &[TensorSpec], inputs: &[oip::Tensor]) -> usize {
+        let bytes = self.largest(specs, inputs, |axis, size| if axis == 0 { 1 } else { size });
+        let row_bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(1);
+        (CACHED_BYTES / row_bytes.max(1)).clamp(1, RUN_ROWS_MAX)
+    }
+
+    /// The largest tensor of a run in bytes, where the free axis `axis` of an input has `sized(axis, its size)` elements.
+    fn largest(
+        &self,
+        specs: &[TensorSpec],
+        inputs: &[oip::Tensor],
+        sized: impl Fn(usize, usize) -> usize,
+    ) -> Option<u64> {
+        let axes = |(spec, input): (&TensorSpec, &oip::Tensor)| {
+            let axes = spec.shape.iter().zip(&input.shape).enumerate();
+            let free = axes.filter(|(_, (dim, _))| matches!(dim, Dim::Named(_)));
+            free.map(|(axis, (_, size))| sized(axis, *size)).collect::<Vec<_>>()
+        };
         let mut values = SymbolValues::default();
-        for (symbol, size) in self.symbols.iter().zip(chosen) {
+        for (symbol, size) in self.symbols.iter().zip(specs.iter().zip(inputs).flat_map(axes)) {
             values.set(symbol, i64::try_from(size).unwrap_or(i64::MAX));
         }
-        let bytes = self
-            .sizes
-            .iter()
-            .filter_map(|size| size.eval_to_i64(&values).ok())
-            .max()?;
-        u64::try_from(bytes)
-            .ok()
-            .filter(|bytes| *bytes > GRAPH_TENSOR_BYTES_MAX)
+        let sizes = self.sizes.iter().filter_map(|size| size.eval_to_i64(&values).ok());
+        sizes.max().and_then(|bytes| u64::try_from(bytes).ok())
     }
 }
 
@@ -152,7 +167,19 @@ fn sizes(model: &TypedModel) -> TractResult<Vec<TDim>> {
     Ok(distinct.into_values().collect())
 }
 
-/// Runs engine code; a panic or an error becomes text that names the node.
+/// Runs a plan. What failed is told by its node alone, for causes and panics of the engine may quote the request.
+pub(super) fn run(plan: &Plan, inputs: TVec<TValue>) -> Result<TVec<TValue>, String> {
+    match catch_unwind(AssertUnwindSafe(|| plan.run(inputs))) {
+        Ok(Ok(outputs)) => Ok(outputs),
+        Ok(Err(error)) => Err(match error.downcast_ref::<Told>() {
+            Some(told) => format!("{error}: {told}"),
+            None => error.to_string(),
+        }),
+        Err(_) => Err("the engine panicked".to_owned()),
+    }
+}
+
+/// Runs engine code that sees no request; a panic or an error becomes text that names the node.
 pub(super) fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, LoadError> {
     let detail = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => return Ok(value),

@@ -5,9 +5,10 @@
 //!   Gemm(x, DequantizeLinear(codes, scales) [, bias])     ->  MeridianLinear
 //!   Gather(DequantizeLinear(codes, scales), ids)          ->  MeridianEmbedding(ids, codes, scales)
 //!   LayerNormalization(x, scale, bias) of the last axis   ->  MeridianLayerNorm
+//!   attention of several heads (module `attention`)       ->  MeridianAttention(q, k, v [, mask])
 //! ```
 //! Only for graphs whose file says that rows of activations may be coded ([`rows_coded`]) do linear layers compute in integers;
-//! a table's rows and normalisation give what the standard operators give.
+//! a table's rows, normalisation and attention give what the standard operators give.
 //! What does not fit stays as it is. Graphs with subgraphs, which may name any tensor, stay whole.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,10 +18,15 @@ use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, StringStringEntryProto, 
 
 use super::values;
 
+mod attention;
+
 /// Operators that [`crate::ops`] defines.
 pub(crate) const LINEAR: &str = "MeridianLinear";
 pub(crate) const EMBEDDING: &str = "MeridianEmbedding";
 pub(crate) const LAYER_NORM: &str = "MeridianLayerNorm";
+pub(crate) const ATTENTION: &str = "MeridianAttention";
+/// Attribute of [`ATTENTION`]: what products of queries and keys are multiplied by.
+pub(crate) const SCALE: &str = "scale";
 /// Attribute of [`LINEAR`]: its codes are `outputs` x `inputs`.
 pub(crate) const TRANSPOSED: &str = "transB";
 
@@ -55,6 +61,9 @@ struct Uses<'a> {
     coded: BTreeMap<&'a str, Coded<'a>>,
     /// FP32 constants of one axis, and their length.
     vectors: BTreeMap<&'a str, i64>,
+    constants: BTreeMap<&'a str, &'a TensorProto>,
+    makers: BTreeMap<&'a str, &'a NodeProto>,
+    nodes: &'a [NodeProto],
     takers: BTreeMap<&'a str, Vec<usize>>,
     outputs: BTreeSet<&'a str>,
 }
@@ -69,9 +78,10 @@ pub(crate) fn fuse(graph: &mut GraphProto, linears: bool) {
         let uses = Uses::of(graph);
         let nodes = graph.node.iter().enumerate();
         let found = nodes.filter_map(|(at, node)| match node.op_type.as_str() {
-            "MatMul" if linears => uses.linear(graph, at, node),
+            "MatMul" if linears => uses.linear(at, node),
             "Gemm" if linears => uses.gemm(node).map(|fused| vec![(at, Some(fused))]),
             "Gather" => uses.embedding(node).map(|fused| vec![(at, Some(fused))]),
+            "Softmax" => attention::attention(&uses, node).map(|(at, fused)| vec![(at, Some(fused))]),
             "LayerNormalization" => uses.layer_norm(node).map(|fused| vec![(at, Some(fused))]),
             _ => None,
         });
@@ -115,18 +125,25 @@ impl<'a> Uses<'a> {
                 .filter(|(_, t)| vector(t))
                 .map(|(n, t)| (*n, t.dims[0]))
                 .collect(),
+            makers: graph
+                .node
+                .iter()
+                .flat_map(|node| node.output.iter().map(move |output| (output.as_str(), node)))
+                .collect(),
+            nodes: &graph.node,
+            constants,
             takers,
             outputs: graph.output.iter().map(|info| info.name.as_str()).collect(),
         }
     }
 
     /// A product, and the sum with its bias where that is all that is done with it.
-    fn linear(&self, graph: &GraphProto, at: usize, node: &NodeProto) -> Option<Vec<(usize, Option<NodeProto>)>> {
+    fn linear(&self, at: usize, node: &NodeProto) -> Option<Vec<(usize, Option<NodeProto>)>> {
         let [x, weight] = two(&node.input)?;
         let coded = self.coded.get(weight).filter(|coded| coded.axis == 1)?;
         let product = node.output.first()?.as_str();
         let biased = self.only_taker(product).and_then(|taker| {
-            let sum = graph.node.get(taker).filter(|sum| sum.op_type == "Add")?;
+            let sum = self.nodes.get(taker).filter(|sum| sum.op_type == "Add")?;
             let [a, b] = two(&sum.input)?;
             let bias = if a == product { b } else { a };
             (self.vectors.get(bias) == Some(&coded.dims[1])).then_some((taker, sum, bias))
@@ -186,6 +203,45 @@ impl<'a> Uses<'a> {
     fn only_taker(&self, tensor: &str) -> Option<usize> {
         match self.takers.get(tensor)?.as_slice() {
             [one] if !self.outputs.contains(tensor) => Some(*one),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Uses<'a> {
+    /// The node that makes this tensor, if it is such an operator.
+    fn maker(&self, tensor: &str, operator: &str) -> Option<&'a NodeProto> {
+        self.makers.get(tensor).copied().filter(|node| node.op_type == operator)
+    }
+
+    /// The only taker, if it is such an operator, and its place.
+    fn taken_only_by(&self, tensor: &str, operator: &str) -> Option<(usize, &'a NodeProto)> {
+        let at = self.only_taker(tensor)?;
+        let node = self.nodes.get(at).filter(|node| node.op_type == operator)?;
+        Some((at, node))
+    }
+
+    /// What this tensor is turned from, if it is turned so.
+    fn turned(&self, tensor: &str, order: &[i64; 4]) -> Option<&'a str> {
+        let node = self
+            .maker(tensor, "Transpose")
+            .filter(|node| attention::turn(node) == order)?;
+        node.input.first().map(String::as_str)
+    }
+
+    /// Number and width of the heads that this tensor's last axis was split into.
+    fn split(&self, tensor: &str) -> Option<[i64; 2]> {
+        let [_, shape] = two(&self.maker(tensor, "Reshape")?.input)?;
+        match values::integers(self.constants.get(shape)?)?.as_slice() {
+            [_, _, heads, width] if *heads > 0 && *width > 0 => Some([*heads, *width]),
+            _ => None,
+        }
+    }
+
+    /// A constant that is one FP32 number.
+    fn number(&self, tensor: &str) -> Option<f32> {
+        match values::floats(self.constants.get(tensor)?)?.as_slice() {
+            [number] => Some(*number),
             _ => None,
         }
     }

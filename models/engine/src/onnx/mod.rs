@@ -15,7 +15,7 @@ use tract_onnx::pb::{GraphProto, ModelProto};
 pub use describe::{Described, describe};
 pub(crate) use describe::{batched, describe_model};
 pub(crate) use expand::expand_weights;
-pub(crate) use fuse::{EMBEDDING, LAYER_NORM, LINEAR, TRANSPOSED, fuse, mark_rows_coded, rows_coded};
+pub(crate) use fuse::{ATTENTION, EMBEDDING, LAYER_NORM, LINEAR, SCALE, TRANSPOSED, fuse, mark_rows_coded, rows_coded};
 
 /// Why bytes are not an ONNX model that is worth looking at.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -8,6 +8,8 @@ use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_hir::infer::{IntoExp, check_input_arity, check_output_arity};
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
+use super::Told;
+
 pub(super) fn parse(_: &ParsingContext<'_>, _: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     Ok((expand(Parsed), vec![]))
 }
@@ -84,7 +86,7 @@ impl EvalOp for Table {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let ids = args_1!(inputs);
+        let ids = super::only(inputs)?;
         let (rows, width) = (self.scales.len(), self.codes.shape()[1]);
         let mut shape: TVec<usize> = ids.shape().into();
         shape.push(width);
@@ -102,7 +104,7 @@ impl EvalOp for Table {
                 *id
             };
             let row = usize::try_from(signed).ok().filter(|row| *row < rows);
-            let row = row.with_context(|| format!("an id is not among the {rows} rows of the table"))?;
+            let row = row.ok_or_else(|| Told(format!("an id is not among the {rows} rows of the table")))?;
             let scale = self.scales[row];
             for (out, code) in out.iter_mut().zip(&codes[row * width..][..width]) {
                 *out = f32::from(*code) * scale;

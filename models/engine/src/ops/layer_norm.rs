@@ -6,6 +6,8 @@ use kernels::Isa;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::ops::binary::TypedBinOp;
+use tract_onnx::tract_core::ops::math::Add;
 use tract_onnx::tract_hir::infer::{check_input_arity, check_output_arity};
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
@@ -59,22 +61,49 @@ impl Expansion for Parsed {
             scale,
             shift,
             epsilon_bits: self.epsilon.to_bits(),
+            of_sum: false,
         };
         model.wire_node(prefix, op, &inputs[..1])
     }
 }
 
 #[derive(Clone, Debug)]
-struct LayerNorm {
+pub(super) struct LayerNorm {
     scale: Arc<[f32]>,
     shift: Arc<[f32]>,
     epsilon_bits: u32,
+    /// Takes two tensors of one shape, and normalises their sum.
+    of_sum: bool,
+}
+
+impl LayerNorm {
+    /// Where `node` normalises a sum of equal shapes that nothing else takes: the change that makes both one operator.
+    pub(super) fn with_sum(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+        let Some(op) = node.op_as::<Self>().filter(|op| !op.of_sum) else {
+            return Ok(None);
+        };
+        let sum = model.node(node.inputs[0].node);
+        let adds = sum.op_as::<TypedBinOp>().is_some_and(|op| op.0.is::<Add>());
+        let alone = model.single_succ(sum.id)?.is_some_and(|taker| taker.id == node.id);
+        if !adds || !alone || model.output_outlets()?.contains(&node.inputs[0]) {
+            return Ok(None);
+        }
+        let facts = model.node_input_facts(sum.id)?;
+        if facts[0].shape != facts[1].shape {
+            return Ok(None);
+        }
+        let both = Self {
+            of_sum: true,
+            ..op.clone()
+        };
+        TypedModelPatch::replace_single_op(model, node, &sum.inputs, both).map(Some)
+    }
 }
 
 impl PartialEq for LayerNorm {
     fn eq(&self, other: &Self) -> bool {
         let same = Arc::ptr_eq(&self.scale, &other.scale) && Arc::ptr_eq(&self.shift, &other.shift);
-        same && self.epsilon_bits == other.epsilon_bits
+        same && self.epsilon_bits == other.epsilon_bits && self.of_sum == other.of_sum
     }
 }
 impl Eq for LayerNorm {}
@@ -90,17 +119,25 @@ impl EvalOp for LayerNorm {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let mut x = args_1!(inputs).into_tensor();
+        let mut inputs = inputs.into_iter();
+        let mut x = inputs.next().context("nothing to normalise")?.into_tensor();
         ensure!(x.shape().last() == Some(&self.scale.len()), "rows of {:?}", x.shape());
         let epsilon = f32::from_bits(self.epsilon_bits);
         let mut plain = x.try_as_plain_ram_mut()?;
-        kernels::normalize_rows(
-            Isa::best(),
-            plain.as_slice_mut::<f32>()?,
-            &self.scale,
-            &self.shift,
-            epsilon,
-        );
+        let values = plain.as_slice_mut::<f32>()?;
+        match inputs.next() {
+            None => kernels::normalize_rows(Isa::best(), values, &self.scale, &self.shift, epsilon),
+            Some(other) => {
+                let other = other.try_as_plain_ram()?.as_slice::<f32>()?;
+                ensure!(
+                    other.len() == values.len(),
+                    "{} and {} elements",
+                    values.len(),
+                    other.len()
+                );
+                kernels::add_and_normalize_rows(Isa::best(), values, other, &self.scale, &self.shift, epsilon);
+            }
+        }
         drop(plain);
         Ok(tvec![x.into_tvalue()])
     }

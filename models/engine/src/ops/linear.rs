@@ -112,7 +112,7 @@ impl EvalOp for Packed {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let x = args_1!(inputs);
+        let x = super::only(inputs)?;
         let mut shape: TVec<usize> = x.shape().into();
         let Some(last) = shape.last_mut().filter(|last| **last == self.layer.inputs()) else {
             bail!("rows of {:?} for a layer of {} inputs", x.shape(), self.layer.inputs());

@@ -6,7 +6,9 @@ use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
 use tract_onnx::tract_core::ops::nn::gelu_exact::GeluExact;
 use tract_onnx::tract_core::ops::nn::{Softmax, SoftmaxKind};
 
-/// Replaces them in a decluttered graph.
+use super::layer_norm::LayerNorm;
+
+/// Replaces them in a decluttered graph, and joins sums with the normalisation that follows.
 pub(crate) fn vectorise(model: &mut TypedModel) -> TractResult<()> {
     for id in 0..model.nodes().len() {
         let node = &model.nodes()[id];
@@ -25,6 +27,11 @@ pub(crate) fn vectorise(model: &mut TypedModel) -> TractResult<()> {
             _ => continue,
         };
         model.node_mut(id).op = Box::new(fast);
+    }
+    for id in 0..model.nodes().len() {
+        if let Some(patch) = LayerNorm::with_sum(model, &model.nodes()[id])? {
+            patch.apply(model)?;
+        }
     }
     Ok(())
 }
@@ -49,7 +56,7 @@ impl EvalOp for Fast {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let mut x = args_1!(inputs).into_tensor();
+        let mut x = super::only(inputs)?.into_tensor();
         let width = x.shape().last().copied().unwrap_or(1);
         let mut plain = x.try_as_plain_ram_mut()?;
         let values = plain.as_slice_mut::<f32>()?;

@@ -35,7 +35,7 @@ proptest! {
         let (scales, shifts) = (vec![scale; width], vec![0.1; width]);
         for forms in [
             each_form(&values, gelu),
-            each_form(&values, |isa, v| add_to(isa, v, &values)),
+            each_form(&values, |isa, v| add_and_normalize_rows(isa, v, &values, &scales, &shifts, 1e-12)),
             each_form(&values, |isa, v| softmax_rows(isa, v, width)),
             each_form(&values, |isa, v| normalize_rows(isa, v, &scales, &shifts, 1e-12)),
         ] {
@@ -78,6 +78,21 @@ fn rows_are_normalised_each_by_itself() {
     let mut values = [1.0, 3.0, 10.0, 30.0];
     normalize_rows(Isa::best(), &mut values, &[2.0, 2.0], &[0.5, 0.5], 0.0);
     assert_eq!(values, [-1.5, 2.5, -1.5, 2.5]);
+}
+
+#[test]
+fn a_sum_is_normalised_as_if_it_had_been_made_before() {
+    let (mut at_once, mut summed) = ([1.0, 3.0, 10.0, 30.0], [2.0, 5.0, 13.0, 34.0]);
+    add_and_normalize_rows(
+        Isa::best(),
+        &mut at_once,
+        &[1.0, 2.0, 3.0, 4.0],
+        &[2.0, 2.0],
+        &[0.5, 0.5],
+        0.1,
+    );
+    normalize_rows(Isa::best(), &mut summed, &[2.0, 2.0], &[0.5, 0.5], 0.1);
+    assert_eq!(at_once, summed);
 }
 
 #[test]
