@@ -2,7 +2,7 @@
 //!
 //! Read in the order a model travels: an ONNX file is decoded within bounds ([`onnx`]), judged before
 //! anything is executed ([`preflight`]) and in a child process after that ([`child`]); at load its
-//! weights are expanded ([`onnx`]) and plans are made per shape ([`graph`]); a request passes the
+//! our operators are found and other weights expanded ([`onnx`]), and plans are made per shape ([`graph`]); a request passes the
 //! steps before ([`pre`]), the graph, and the steps after ([`post`]). [`quantize`] and [`measure`] serve
 //! the publisher.
 //!
@@ -34,4 +34,4 @@ pub use model::{LoadedModel, load};
 pub use package::PackageFiles;
 
 /// What makes and runs plans, as manifests name it.
-pub const ENGINE: &str = "tract-0.23.9";
+pub const ENGINE: &str = "tract-0.23.9+kernels-1";

@@ -2,8 +2,8 @@
 //!
 //! Weights of `MatMul`, `Gemm`, `Conv` and embedding tables become symmetric s8 codes with one scale per output channel
 //! (per row of a table), written as standard ONNX: the codes, their scales and a `DequantizeLinear` that gives the old tensor its old
-//! name. Any ONNX runtime executes it. Activations stay FP32: the file is a quarter of the size, the speed that of f32
-//! (`docs/decisions/0002-int8-weights.md`).
+//! name. Any ONNX runtime executes it, with activations in FP32. A note in the file's metadata lets our engine code the
+//! activations of linear layers too, and compute them in integers (`docs/decisions/0013-integer-layers.md`).
 #![allow(
     clippy::as_conversions,
     reason = "rounding f32 to codes of -127..=127 is what this module is for"

@@ -107,7 +107,7 @@ pub fn make(exe: &Path, source: Source) -> Result<Made> {
     package.int8(
         &model_path,
         work.path(),
-        variant(INT8, INT8_FILE, "f32-of-int8-weights", checks)?,
+        variant(INT8, INT8_FILE, "s8-weights-u8-rows", checks)?,
         &golden_vectors,
     )?;
     package.provenance(&golden_from, &f32_file);
@@ -279,7 +279,8 @@ impl Package {
             fact("golden", golden_from.to_owned()),
             fact(
                 "int8",
-                "weights per channel, symmetric, 8 bits; arithmetic in f32".to_owned(),
+                "weights per channel, symmetric, 8 bits; linear layers in integers, activations 8 bits a row; the rest in f32"
+                    .to_owned(),
             ),
         ];
     }

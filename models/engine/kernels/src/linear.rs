@@ -20,7 +20,8 @@ pub(crate) struct Block(pub(crate) [i8; LANES * GROUP]);
 /// ```text
 ///   packed: panels of up to 64 channels, one after another; in a panel, for every 4 inputs, its blocks of 16 channels
 /// ```
-/// Result: `y = sum * (row_scale * channel_scale) + bias` with the exact integer `sum` of code products, rounded after
+/// Result: `y = sum * (row_scale * channel_scale) + bias` with the exact integer `sum` of products of
+/// `code - zero` and weights, rounded after
 /// each of the three operations.
 #[derive(Debug)]
 pub struct Linear {
@@ -30,8 +31,8 @@ pub struct Linear {
     /// Each a multiple of 16 long; what pads them is 0.
     pub(crate) scales: Vec<f32>,
     pub(crate) bias: Vec<f32>,
-    /// 128 times the sum of a channel's codes: what storing activations as `code + 128` adds to each sum.
-    pub(crate) excess: Vec<i32>,
+    /// The sum of a channel's codes: what one step of a row's zero adds to each sum.
+    pub(crate) totals: Vec<i32>,
 }
 
 /// Weights that are not what they say.
@@ -68,14 +69,14 @@ impl Linear {
         let padded = outputs.next_multiple_of(LANES);
         let groups = inputs.div_ceil(GROUP);
         let mut blocks = vec![Block([0; LANES * GROUP]); groups * padded / LANES];
-        let mut excess = vec![0; padded];
+        let mut totals = vec![0; padded];
         for (i, row) in codes.chunks_exact(outputs).enumerate() {
             for (j, code) in row.iter().enumerate() {
                 let (panel, column) = (j / (LANES * PANEL_BLOCKS), j % (LANES * PANEL_BLOCKS));
                 let wide = panel_blocks(padded, panel);
                 let at = panel * PANEL_BLOCKS * groups + (i / GROUP) * wide + column / LANES;
                 blocks[at].0[column % LANES * GROUP + i % GROUP] = *code;
-                excess[j] += i32::from(*code) * 128;
+                totals[j] += i32::from(*code);
             }
         }
         let pad = |values: &[f32]| {
@@ -89,7 +90,7 @@ impl Linear {
             blocks,
             scales: pad(scales),
             bias: pad(bias.unwrap_or(&[])),
-            excess,
+            totals,
         })
     }
 

@@ -2,20 +2,22 @@
 
 use crate::Isa;
 use crate::isa::per_isa;
+use crate::vector::folded;
 
-/// Smaller largest values are taken for zero: their scale would not be a normal number.
-const LARGEST_MIN: f32 = 1e-30;
-/// What a code of zero is stored as: dot products multiply unsigned activations by signed weights.
-pub(crate) const ZERO: u8 = 128;
+/// Rows of a smaller spread are taken for zeros: their scale would not be a normal number.
+const SPREAD_MIN: f32 = 1e-30;
 
 /// `rows` x `width` activations as codes. Reuse one for many calls: it keeps its memory.
 ///
-/// For a row with largest magnitude `a`: scale `a / 127`, `code = round(x * (127 / a))`, halves to even, in -127..=127. A row of
-/// zeros has scale 0. A row that holds something not finite has scale NaN, so all that is computed from it is NaN.
+/// For a row that reaches from `low <= 0` to `high >= 0`: scale `(high - low) / 255`, zero `round(-low / scale)`,
+/// `code = round(x / scale) + zero` within 0..=255, halves to even. So 0 has a code of its own, and a row that is all positive
+/// loses no bit. A row of zeros has scale 0; one that holds something not finite has scale NaN, so all that is computed
+/// from it is NaN.
 #[derive(Debug, Default)]
 pub struct QuantizedRows {
-    /// `code + 128`, rows of [`QuantizedRows::stride`] bytes; what pads a row is 128.
+    /// Rows of [`QuantizedRows::stride`] codes; what pads a row counts nothing, as weights are 0 there.
     pub(crate) codes: Vec<u8>,
+    pub(crate) zeros: Vec<i32>,
     pub(crate) scales: Vec<f32>,
     width: usize,
 }
@@ -49,35 +51,45 @@ impl QuantizedRows {
         let rows = x.len() / width;
         self.width = width;
         self.scales.resize(rows, 0.0);
+        self.zeros.resize(rows, 0);
         let stride = self.stride();
-        self.codes.resize(rows * stride, ZERO);
-        quantize_rows(isa, x, width, &mut self.codes, stride, &mut self.scales);
+        self.codes.resize(rows * stride, 0);
+        quantize_rows(isa, x, width, &mut self.codes, &mut self.zeros, &mut self.scales);
     }
 }
 
 per_isa! {
-    /// `codes` holds rows of `stride` bytes for the rows of `width` elements of `x`.
-    fn quantize_rows(x: &[f32], width: usize, codes: &mut [u8], stride: usize, scales: &mut [f32]) {
-        for ((row, codes), scale) in x.chunks_exact(width).zip(codes.chunks_exact_mut(stride)).zip(scales) {
+    /// `codes` holds a row of the next multiple of 4 for each row of `width` elements of `x`.
+    fn quantize_rows(x: &[f32], width: usize, codes: &mut [u8], zeros: &mut [i32], scales: &mut [f32]) {
+        let rows = x.chunks_exact(width).zip(codes.chunks_exact_mut(width.next_multiple_of(4)));
+        for ((row, codes), (zero, scale)) in rows.zip(zeros.iter_mut().zip(scales)) {
             // As integers, magnitudes sort like numbers, and what is not finite is the largest.
             let magnitude = row.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff));
-            let largest = f32::from_bits(magnitude);
-            let (codes, padding) = codes.split_at_mut(width);
-            padding.fill(ZERO);
-            if !largest.is_finite() || largest < LARGEST_MIN {
-                *scale = if largest.is_finite() { 0.0 } else { f32::NAN };
-                codes.fill(ZERO);
+            let low = folded(row, 0.0, |x| x, |a, b| if b < a { b } else { a });
+            let high = folded(row, 0.0, |x| x, |a, b| if b > a { b } else { a });
+            let spread = high - low;
+            let codes = &mut codes[..width];
+            if !f32::from_bits(magnitude).is_finite() || !(SPREAD_MIN..=f32::MAX).contains(&spread) {
+                let zeros_only = f32::from_bits(magnitude).is_finite() && spread < SPREAD_MIN;
+                (*zero, *scale) = (0, if zeros_only { 0.0 } else { f32::NAN });
+                codes.fill(0);
                 continue;
             }
-            *scale = largest / 127.0;
-            let by = 127.0 / largest;
+            let by = 255.0 / spread;
+            *scale = spread / 255.0;
+            *zero = rounded(-low * by);
             for (code, x) in codes.iter_mut().zip(row) {
-                // Adding and taking away 1.5 * 2^23 rounds to an integer, halves to even; the sum's low bits are it.
-                let sum = x * by + 12_582_912.0;
-                *code = (sum.to_bits() as u8).wrapping_add(ZERO);
+                *code = (rounded(x * by) + *zero).clamp(0, 255) as u8;
             }
         }
     }
+}
+
+/// The nearest integer, halves to even, for magnitudes under 2^22: adding 1.5 * 2^23 rounds, and the sum's low bits are it.
+#[inline(always)]
+fn rounded(x: f32) -> i32 {
+    const SHIFT: f32 = 12_582_912.0;
+    ((x + SHIFT).to_bits() as i32).wrapping_sub(SHIFT.to_bits() as i32)
 }
 
 #[cfg(test)]
@@ -86,19 +98,28 @@ mod tests {
 
     fn codes_of(rows: &QuantizedRows, row: usize) -> Vec<i32> {
         let stride = rows.stride();
-        let codes = &rows.codes[row * stride..row * stride + rows.width];
-        codes.iter().map(|c| i32::from(*c) - 128).collect()
+        let codes = &rows.codes[row * stride..][..rows.width];
+        codes.iter().map(|c| i32::from(*c) - rows.zeros[row]).collect()
     }
 
     #[test]
-    fn a_row_is_coded_by_its_own_largest_value_and_halves_go_to_even() {
+    fn a_row_is_coded_by_its_own_reach_and_halves_go_to_even() {
         for isa in Isa::available() {
             let mut rows = QuantizedRows::default();
-            rows.quantize(isa, &[127.0, -127.0, 0.5, 1.5, 2.5, 0.0, 0.0, 0.0, 0.0, 0.0], 5);
-            assert_eq!(codes_of(&rows, 0), [127, -127, 0, 2, 2], "{isa:?}");
+            rows.quantize(isa, &[205.0, -50.0, 0.5, 1.5, 2.5, 0.0, 0.0, 0.0, 0.0, 0.0], 5);
+            assert_eq!(codes_of(&rows, 0), [205, -50, 0, 2, 2], "{isa:?}");
             assert_eq!(codes_of(&rows, 1), [0; 5]);
             assert_eq!(rows.scales, [1.0, 0.0]);
-            assert_eq!(rows.codes[5..8], [ZERO; 3], "padding counts nothing");
+            assert_eq!(rows.zeros, [50, 0]);
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_all_positive_or_all_negative_loses_no_bit() {
+        for isa in Isa::available() {
+            let mut rows = QuantizedRows::default();
+            rows.quantize(isa, &[255.0, 1.0, -255.0, -1.0], 2);
+            assert_eq!((codes_of(&rows, 0), codes_of(&rows, 1)), (vec![255, 1], vec![-255, -1]));
         }
     }
 
@@ -107,23 +128,30 @@ mod tests {
         for isa in Isa::available() {
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                 let mut rows = QuantizedRows::default();
-                rows.quantize(isa, &[1.0, bad, 1.0, 2.0], 2);
+                rows.quantize(isa, &[1.0, bad, 1.0, 255.0], 2);
                 assert!(rows.scales[0].is_nan() && rows.scales[1].is_finite());
-                assert_eq!(codes_of(&rows, 1), [64, 127]);
+                assert_eq!(codes_of(&rows, 1), [1, 255]);
             }
+            let mut rows = QuantizedRows::default();
+            rows.quantize(isa, &[f32::MAX, -f32::MAX], 2);
+            assert!(rows.scales[0].is_nan(), "a reach that is no number has no scale");
         }
     }
 
     #[test]
-    fn no_number_however_small_or_large_leaves_the_codes() {
+    fn no_number_however_small_or_large_is_off_by_more_than_half_a_step() {
         for isa in Isa::available() {
-            for x in [f32::MAX, f32::MIN_POSITIVE, 1e-30, 1.1e-30, 1e-45, 3.4e38] {
+            for x in [f32::MAX / 2.0, f32::MIN_POSITIVE, 1e-30, 1.1e-30, 1e-45, 1e30] {
                 let mut rows = QuantizedRows::default();
-                rows.quantize(isa, &[x, -x, x / 2.0], 3);
-                assert!(
-                    codes_of(&rows, 0).iter().all(|c| (-127..=127).contains(c)),
-                    "{x} {rows:?}"
-                );
+                let row = [x, -x, x / 2.0, 0.0, x / 7.0];
+                rows.quantize(isa, &row, 5);
+                for (code, x) in codes_of(&rows, 0).iter().zip(row) {
+                    let back = *code as f32 * rows.scales[0];
+                    assert!(
+                        (back - x).abs() <= rows.scales[0] * 0.5001 || rows.scales[0] == 0.0,
+                        "{x}: {back}"
+                    );
+                }
             }
         }
     }

@@ -39,7 +39,7 @@ fn erf(x: f32) -> f32 {
 /// Folds a row with an operation that goes in a fixed order vectors can follow: sixteen running values, then halves of those
 /// against each other. A lane that the row does not reach keeps `start`.
 #[inline(always)]
-fn folded(row: &[f32], start: f32, map: impl Fn(f32) -> f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
+pub(crate) fn folded(row: &[f32], start: f32, map: impl Fn(f32) -> f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [start; 16];
     let (whole, rest) = row.as_chunks::<16>();
     for chunk in whole {

@@ -282,3 +282,6 @@ fn renamed(node: &NodeProto, operator: &str, inputs: &[&str]) -> NodeProto {
         ..node.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,7 +104,7 @@ impl EvalOp for Heads {
         let (q, k, v) = (q.try_as_plain_ram()?, k.try_as_plain_ram()?, v.try_as_plain_ram()?);
         let (q, k, v) = (q.as_slice::<f32>()?, k.as_slice::<f32>()?, v.as_slice::<f32>()?);
         let (asking, asked) = (queries * heads * width, keys * heads * width);
-        let added = mask.as_ref().map(|mask| Added::of(mask)).transpose()?;
+        let added = mask.as_ref().map(Added::of).transpose()?;
         let mut plain = y.try_as_plain_ram_mut()?;
         let parts = q
             .chunks_exact(asking)
@@ -129,7 +129,6 @@ impl EvalOp for Heads {
             }
             Ok(())
         })?;
-        drop(plain);
         Ok(tvec![y.into_tvalue()])
     }
 }

@@ -138,7 +138,6 @@ impl EvalOp for LayerNorm {
                 kernels::add_and_normalize_rows(Isa::best(), values, other, &self.scale, &self.shift, epsilon);
             }
         }
-        drop(plain);
         Ok(tvec![x.into_tvalue()])
     }
 }

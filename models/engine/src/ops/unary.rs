@@ -64,7 +64,6 @@ impl EvalOp for Fast {
             Self::Gelu => kernels::gelu(Isa::best(), values),
             Self::Softmax => kernels::softmax_rows(Isa::best(), values, width),
         }
-        drop(plain);
         Ok(tvec![x.into_tvalue()])
     }
 }

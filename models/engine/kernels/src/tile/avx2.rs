@@ -20,14 +20,15 @@ pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut [f32], proof: Isa) 
 fn panels(layer: &Linear, x: &QuantizedRows, y: &mut [f32]) {
     let stride = x.stride();
     for (first, wide, blocks) in layer.panels() {
-        let parts = x.codes.chunks(ROWS * stride).zip(x.scales.chunks(ROWS));
-        for ((codes, scales), y) in parts.zip(y.chunks_mut(ROWS * layer.outputs())) {
+        let reaches = x.zeros.chunks(ROWS).zip(x.scales.chunks(ROWS));
+        let parts = x.codes.chunks(ROWS * stride).zip(reaches);
+        for ((codes, reaches), y) in parts.zip(y.chunks_mut(ROWS * layer.outputs())) {
             for block in 0..wide {
                 let weights = blocks.iter().skip(block).step_by(wide);
                 let first = first + block * LANES;
-                match scales {
-                    [_, _] => store(layer, first, &block_of_rows::<2>(codes, stride, weights), scales, y),
-                    _ => store(layer, first, &block_of_rows::<1>(codes, stride, weights), scales, y),
+                match reaches.0 {
+                    [_, _] => store(layer, first, &block_of_rows::<2>(codes, stride, weights), reaches, y),
+                    _ => store(layer, first, &block_of_rows::<1>(codes, stride, weights), reaches, y),
                 }
             }
         }
@@ -72,10 +73,17 @@ fn block_of_rows<'a, const R: usize>(
     })
 }
 
-fn store<const R: usize>(layer: &Linear, first: usize, sums: &[[i32; LANES]; R], scales: &[f32], y: &mut [f32]) {
-    for ((sums, scale), y) in sums.iter().zip(scales).zip(y.chunks_exact_mut(layer.outputs())) {
+fn store<const R: usize>(
+    layer: &Linear,
+    first: usize,
+    sums: &[[i32; LANES]; R],
+    reaches: (&[i32], &[f32]),
+    y: &mut [f32],
+) {
+    let reaches = reaches.0.iter().zip(reaches.1);
+    for ((sums, (zero, scale)), y) in sums.iter().zip(reaches).zip(y.chunks_exact_mut(layer.outputs())) {
         for ((lane, y), sum) in y[first..].iter_mut().take(LANES).enumerate().zip(sums) {
-            *y = tile::finish(layer, first + lane, *sum, *scale);
+            *y = tile::finish(layer, first + lane, *sum, (*zero, *scale));
         }
     }
 }

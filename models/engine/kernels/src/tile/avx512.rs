@@ -19,6 +19,7 @@ pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut [f32], proof: Isa) 
 struct Rows<'a> {
     codes: &'a [u8],
     stride: usize,
+    zeros: &'a [i32],
     scales: &'a [f32],
 }
 
@@ -26,9 +27,15 @@ struct Rows<'a> {
 fn panels(layer: &Linear, x: &QuantizedRows, y: &mut [f32]) {
     let stride = x.stride();
     for (first, wide, blocks) in layer.panels() {
-        let parts = x.codes.chunks(ROWS * stride).zip(x.scales.chunks(ROWS));
-        for ((codes, scales), y) in parts.zip(y.chunks_mut(ROWS * layer.outputs())) {
-            let rows = Rows { codes, stride, scales };
+        let reaches = x.zeros.chunks(ROWS).zip(x.scales.chunks(ROWS));
+        let parts = x.codes.chunks(ROWS * stride).zip(reaches);
+        for ((codes, (zeros, scales)), y) in parts.zip(y.chunks_mut(ROWS * layer.outputs())) {
+            let rows = Rows {
+                codes,
+                stride,
+                zeros,
+                scales,
+            };
             match wide {
                 4 => by_rows::<4>(layer, rows, first, blocks, y),
                 3 => by_rows::<3>(layer, rows, first, blocks, y),
@@ -76,16 +83,19 @@ fn tile<const R: usize, const C: usize>(layer: &Linear, rows: Rows<'_>, first: u
         let channel = first + c * LANES;
         let lanes = LANES.min(outputs - channel);
         let mask = u16::MAX >> (LANES - lanes);
-        // SAFETY: scales, bias and excess hold a whole block of channels from each block's first: they are padded to it.
-        let (scales, bias, excess) = unsafe {
+        // SAFETY: scales, bias and totals hold a whole block of channels from each block's first: they are padded to it.
+        let (scales, bias, totals) = unsafe {
             (
                 _mm512_loadu_ps(layer.scales[channel..][..LANES].as_ptr()),
                 _mm512_loadu_ps(layer.bias[channel..][..LANES].as_ptr()),
-                _mm512_loadu_si512(layer.excess[channel..][..LANES].as_ptr().cast()),
+                _mm512_loadu_si512(layer.totals[channel..][..LANES].as_ptr().cast()),
             )
         };
         for r in 0..R {
-            let sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[r][c], excess));
+            let sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(
+                sums[r][c],
+                _mm512_mullo_epi32(totals, _mm512_set1_epi32(rows.zeros[r])),
+            ));
             let scale = _mm512_mul_ps(_mm512_set1_ps(rows.scales[r]), scales);
             let value = _mm512_add_ps(_mm512_mul_ps(sum, scale), bias);
             let to = &mut y[r * outputs + channel..][..lanes];

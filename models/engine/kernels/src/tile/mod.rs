@@ -10,6 +10,6 @@ use crate::linear::Linear;
 
 /// `sum` as every form finishes it: three roundings, none fused.
 #[inline(always)]
-fn finish(layer: &Linear, channel: usize, sum: i32, row_scale: f32) -> f32 {
-    (sum - layer.excess[channel]) as f32 * (row_scale * layer.scales[channel]) + layer.bias[channel]
+fn finish(layer: &Linear, channel: usize, sum: i32, (zero, row_scale): (i32, f32)) -> f32 {
+    (sum - zero * layer.totals[channel]) as f32 * (row_scale * layer.scales[channel]) + layer.bias[channel]
 }

@@ -6,14 +6,15 @@ use crate::{QuantizedRows, tile};
 pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut [f32]) {
     let stride = x.stride();
     for (first, wide, blocks) in layer.panels() {
-        let rows = x.codes.chunks_exact(stride).zip(&x.scales);
-        for ((codes, scale), y) in rows.zip(y.chunks_exact_mut(layer.outputs())) {
+        let reaches = x.zeros.iter().zip(&x.scales);
+        let rows = x.codes.chunks_exact(stride).zip(reaches);
+        for ((codes, (zero, scale)), y) in rows.zip(y.chunks_exact_mut(layer.outputs())) {
             for block in 0..wide {
                 let first = first + block * LANES;
                 let sums = sums(codes, blocks.iter().skip(block).step_by(wide));
                 let channels = y[first..].iter_mut().take(LANES).enumerate();
                 for ((lane, y), sum) in channels.zip(sums) {
-                    *y = tile::finish(layer, first + lane, sum, *scale);
+                    *y = tile::finish(layer, first + lane, sum, (*zero, *scale));
                 }
             }
         }
