@@ -270,7 +270,7 @@ fn attempt(job: &CheckJob) -> Result<CheckReport, String> {
             let (model, report) = described(path)?;
             let graph = graph::Graph::new(model).map_err(|e| text(&e))?;
             Ok(CheckReport {
-                trial: graph.try_zeros(1).err().map(|e| e.to_string()),
+                trial: graph.try_zeros().err().map(|e| e.to_string()),
                 ..report
             })
         }

@@ -1,15 +1,15 @@
 //! A graph that is ready to run: one plan for every shape where that is fast, else one plan per shape.
 //!
-//! tract runs convolutions about five times slower when the batch is a symbol, so such graphs get a plan for each of
-//! the batch sizes 1, 2, 4, 8, 16, 32, made when first needed; rows are padded up to the next size and cut off again.
-//! Other graphs run one plan for all shapes, and fall back to plans per shape when tract cannot make one.
+//! tract runs convolutions about five times slower when the batch is a symbol, and up to twice slower a row when rows are
+//! joined, so such graphs run row by row, with a plan made when it is first needed. Other graphs run one plan for all shapes, with as
+//! many rows as the cache holds, and fall back to plans per shape when tract cannot make one.
 //!
-//! Invariant: equal input gives equal output shape and rows in the order they came, however they were cut and padded.
+//! Invariant: equal input gives equal output shape and rows in the order they came, however they were cut.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use proto::limits::{PLANS_MAX, RUN_ROWS_MAX};
+use proto::limits::PLANS_MAX;
 use proto::manifest::{Dim, TensorSpec};
 use proto::oip;
 use tract_onnx::pb::ModelProto;
@@ -112,42 +112,30 @@ impl Graph {
         let run_rows = match &self.plans {
             _ if !self.batched => 1,
             Plans::Any(any) => any.rows_worth_joining(&self.inputs, inputs),
-            Plans::Exact { .. } => RUN_ROWS_MAX,
+            Plans::Exact { .. } => 1,
         };
-        if !(self.batched || single && rows > 1) || inputs.iter().any(|t| t.shape.first() != Some(&rows)) || rows == 0 {
+        if !(self.batched || single) || rows <= run_rows || inputs.iter().any(|t| t.shape.first() != Some(&rows)) {
             return self.run_once(inputs);
         }
         let mut parts: Vec<Vec<oip::Tensor>> = vec![Vec::new(); self.outputs.len()];
         for start in (0..rows).step_by(run_rows) {
             let end = rows.min(start + run_rows);
-            let padded = if self.any_shape() {
-                end - start
-            } else {
-                (end - start).next_power_of_two()
-            };
-            let cut: Vec<_> = inputs
-                .iter()
-                .map(|t| tensor::rows_padded(t, start, end, padded))
-                .collect();
-            for (mut output, part) in self.run_once(&cut)?.into_iter().zip(&mut parts) {
-                if output.shape.first() != Some(&padded) {
-                    let detail = format!(
-                        "output `{}` has {:?} rows for {padded} given",
-                        output.name,
-                        output.shape.first()
-                    );
+            let cut: Vec<_> = inputs.iter().map(|t| tensor::rows(t, start..end)).collect();
+            for (output, part) in self.run_once(&cut)?.into_iter().zip(&mut parts) {
+                let (given, made) = (end - start, output.shape.first());
+                if made != Some(&given) {
+                    let detail = format!("output `{}` has {made:?} rows for {given} given", output.name);
                     return Err(RunError::Engine { detail });
                 }
-                tensor::cut_rows(&mut output, end - start);
                 part.push(output);
             }
         }
         Ok(parts.into_iter().filter_map(tensor::join_rows).collect())
     }
 
-    /// Runs rows of zeros: makes the plan of a first call of that many rows, and shows whether the graph runs at all.
-    pub(crate) fn try_zeros(&self, rows: usize) -> Result<(), RunError> {
-        let zeros: Option<Vec<oip::Tensor>> = self.inputs.iter().map(|spec| zeros(spec, rows)).collect();
+    /// Runs a row of zeros: makes the plan of a first call, and shows whether the graph runs at all.
+    pub(crate) fn try_zeros(&self) -> Result<(), RunError> {
+        let zeros: Option<Vec<oip::Tensor>> = self.inputs.iter().map(zeros).collect();
         zeros.map_or(Ok(()), |zeros| self.run(&zeros).map(drop))
     }
 
@@ -199,12 +187,12 @@ impl Graph {
     }
 }
 
-fn zeros(spec: &TensorSpec, rows: usize) -> Option<oip::Tensor> {
+fn zeros(spec: &TensorSpec) -> Option<oip::Tensor> {
     /// A length that sequences commonly have.
     const LENGTH: usize = 16;
     let size = |(axis, dim): (usize, &Dim)| match dim {
         Dim::Fixed(size) => usize::try_from(*size).ok(),
-        Dim::Named(_) => Some(if axis == 0 { rows } else { LENGTH }),
+        Dim::Named(_) => Some(if axis == 0 { 1 } else { LENGTH }),
     };
     let shape = spec.shape.iter().enumerate().map(size).collect::<Option<Vec<_>>>()?;
     let bytes = tensor::elements(&shape)?.checked_mul(spec.datatype.element_bytes()?)?;

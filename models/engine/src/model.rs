@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use proto::limits::{CALL_ROWS_MAX, ONNX_BYTES_MAX, RUN_ROWS_MAX};
+use proto::limits::{CALL_ROWS_MAX, ONNX_BYTES_MAX};
 use proto::manifest::{Dim, Manifest, Signature, TensorSpec, Variant};
 use proto::oip::Tensor;
 
@@ -15,8 +15,6 @@ pub struct LoadedModel {
     release: String,
     graph: Graph,
     signatures: Vec<Ready>,
-    /// Rows worth joining into one run, as the manifest says.
-    rows_max: usize,
 }
 
 struct Ready {
@@ -65,12 +63,10 @@ pub fn load(manifest: &Manifest, variant: &Variant, files: &PackageFiles) -> Res
     });
     let signatures = signatures.collect::<Result<_, LoadError>>()?;
     let release = manifest.release().to_string();
-    let rows_max = usize::try_from(variant.batch_rows_max).unwrap_or(RUN_ROWS_MAX);
     Ok(LoadedModel {
         release,
         graph,
         signatures,
-        rows_max,
     })
 }
 
@@ -127,15 +123,10 @@ impl LoadedModel {
         wanted.collect()
     }
 
-    /// Makes the plans of first calls by running zeros, up to the number of rows that the manifest finds worth joining. A
-    /// model that cannot run zeros stays cold.
+    /// Makes the plan of a first call by running zeros. A model that cannot run zeros stays cold.
     pub fn warm(&self) {
-        let sizes = (0..=RUN_ROWS_MAX.ilog2()).map(|power| 1 << power);
-        let several = self.graph.batched() && !self.graph.any_shape();
-        for rows in sizes.take_while(|&rows| rows == 1 || several && rows <= self.rows_max) {
-            if let Err(error) = self.graph.try_zeros(rows) {
-                tracing::debug!(model = %self.release, rows, %error, "stays cold until its first request");
-            }
+        if let Err(error) = self.graph.try_zeros() {
+            tracing::debug!(model = %self.release, %error, "stays cold until its first request");
         }
     }
 

@@ -1,5 +1,7 @@
 //! Between the tensors of requests and those of the engine: same elements, same order, little-endian.
 
+use std::ops::Range;
+
 use proto::manifest::DataType;
 use proto::oip;
 use tract_onnx::prelude::{DatumType, Tensor};
@@ -97,21 +99,16 @@ pub(crate) fn from_engine(name: &str, tensor: Tensor) -> Result<oip::Tensor, Str
     })
 }
 
-/// Rows `start..end` of a tensor, followed by copies of the last one up to `rows`.
-pub(crate) fn rows_padded(tensor: &oip::Tensor, start: usize, end: usize, rows: usize) -> oip::Tensor {
+/// Some rows of a tensor of numbers.
+pub(crate) fn rows(tensor: &oip::Tensor, range: Range<usize>) -> oip::Tensor {
     let row_bytes = tensor.data.len() / tensor.shape[0].max(1);
-    let mut data = Vec::with_capacity(rows * row_bytes);
-    data.extend_from_slice(&tensor.data[start * row_bytes..end * row_bytes]);
-    for _ in end - start..rows {
-        data.extend_from_slice(&tensor.data[(end - 1) * row_bytes..end * row_bytes]);
-    }
     let mut shape = tensor.shape.clone();
-    shape[0] = rows;
+    shape[0] = range.len();
     oip::Tensor {
         name: tensor.name.clone(),
         datatype: tensor.datatype,
         shape,
-        data,
+        data: tensor.data[range.start * row_bytes..range.end * row_bytes].to_vec(),
     }
 }
 
@@ -121,7 +118,10 @@ pub(crate) fn first_row_times(tensor: &oip::Tensor, times: usize) -> oip::Tensor
         return tensor.clone();
     };
     if tensor.datatype != DataType::Bytes {
-        return rows_padded(tensor, 0, 1, times);
+        let mut first = self::rows(tensor, 0..1);
+        first.data = first.data.repeat(times);
+        first.shape[0] = times;
+        return first;
     }
     let row: Vec<&[u8]> = byte_strings(tensor)
         .map(|all| all[..all.len() / rows].to_vec())
@@ -129,13 +129,6 @@ pub(crate) fn first_row_times(tensor: &oip::Tensor, times: usize) -> oip::Tensor
     let mut shape = tensor.shape.clone();
     shape[0] = times;
     of_byte_strings(&tensor.name, shape, (0..times).flat_map(|_| row.iter().copied()))
-}
-
-/// Drops all rows behind the first `rows`.
-pub(crate) fn cut_rows(tensor: &mut oip::Tensor, rows: usize) {
-    let row_bytes = tensor.data.len() / tensor.shape[0].max(1);
-    tensor.data.truncate(rows * row_bytes);
-    tensor.shape[0] = rows;
 }
 
 /// The elements of an FP32 tensor.
