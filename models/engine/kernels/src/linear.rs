@@ -48,7 +48,7 @@ impl std::error::Error for ShapeError {}
 
 impl Linear {
     /// Most inputs: the sum of so many products fits 32 bits, whatever the codes are.
-    pub const INPUTS_MAX: usize = 1 << 15;
+    pub const INPUTS_MAX: usize = 1 << 16;
 
     /// Packs `codes` (`inputs` x `outputs`, row-major), one scale a channel, and a bias or nothing (taken for zeros).
     ///

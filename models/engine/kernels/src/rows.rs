@@ -2,7 +2,6 @@
 
 use crate::Isa;
 use crate::isa::per_isa;
-use crate::vector::folded;
 
 /// Rows of a smaller spread are taken for zeros: their scale would not be a normal number.
 const SPREAD_MIN: f32 = 1e-30;
@@ -63,15 +62,11 @@ per_isa! {
     fn quantize_rows(x: &[f32], width: usize, codes: &mut [u8], zeros: &mut [i32], scales: &mut [f32]) {
         let rows = x.chunks_exact(width).zip(codes.chunks_exact_mut(width.next_multiple_of(4)));
         for ((row, codes), (zero, scale)) in rows.zip(zeros.iter_mut().zip(scales)) {
-            // As integers, magnitudes sort like numbers, and what is not finite is the largest.
-            let magnitude = row.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff));
-            let low = folded(row, 0.0, |x| x, |a, b| if b < a { b } else { a });
-            let high = folded(row, 0.0, |x| x, |a, b| if b > a { b } else { a });
+            let (low, high) = reach(row);
             let spread = high - low;
             let codes = &mut codes[..width];
-            if !f32::from_bits(magnitude).is_finite() || !(SPREAD_MIN..=f32::MAX).contains(&spread) {
-                let zeros_only = f32::from_bits(magnitude).is_finite() && spread < SPREAD_MIN;
-                (*zero, *scale) = (0, if zeros_only { 0.0 } else { f32::NAN });
+            if !(SPREAD_MIN..=f32::MAX).contains(&spread) {
+                (*zero, *scale) = (0, if spread < SPREAD_MIN { 0.0 } else { f32::NAN });
                 codes.fill(0);
                 continue;
             }
@@ -83,6 +78,27 @@ per_isa! {
             }
         }
     }
+}
+
+/// From what to what a row goes, 0 included; infinite or no numbers if anything in it is.
+#[inline(always)]
+fn reach(row: &[f32]) -> (f32, f32) {
+    // As signed integers, positive numbers sort like numbers and negative ones, as unsigned, by their size; what is not finite
+    // lies beyond all that is.
+    let (mut high, mut low) = ([0_i32; 16], [0_u32; 16]);
+    let (whole, rest) = row.as_chunks::<16>();
+    let mut last = [0.0; 16];
+    last[..rest.len()].copy_from_slice(rest);
+    for chunk in whole.iter().chain([&last]) {
+        for lane in 0..16 {
+            high[lane] = high[lane].max(chunk[lane].to_bits().cast_signed());
+            low[lane] = low[lane].max(chunk[lane].to_bits());
+        }
+    }
+    let high = high.into_iter().fold(0, i32::max);
+    let low = low.into_iter().fold(0, u32::max);
+    let negative = if low >> 31 == 1 { f32::from_bits(low) } else { 0.0 };
+    (negative, f32::from_bits(high.cast_unsigned()))
 }
 
 /// The nearest integer, halves to even, for magnitudes under 2^22: adding 1.5 * 2^23 rounds, and the sum's low bits are it.

@@ -37,9 +37,10 @@ fn erf(x: f32) -> f32 {
 }
 
 /// Folds a row with an operation that goes in a fixed order vectors can follow: sixteen running values, then halves of those
-/// against each other. A lane that the row does not reach keeps `start`.
+/// against each other. A lane that the row does not reach holds `start`,
+/// which `fold` must pass over.
 #[inline(always)]
-pub(crate) fn folded(row: &[f32], start: f32, map: impl Fn(f32) -> f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
+fn folded(row: &[f32], start: f32, map: impl Fn(f32) -> f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [start; 16];
     let (whole, rest) = row.as_chunks::<16>();
     for chunk in whole {
@@ -47,8 +48,14 @@ pub(crate) fn folded(row: &[f32], start: f32, map: impl Fn(f32) -> f32, fold: im
             lanes[lane] = fold(lanes[lane], map(chunk[lane]));
         }
     }
-    for (lane, x) in lanes.iter_mut().zip(rest) {
-        *lane = fold(*lane, map(*x));
+    if !rest.is_empty() {
+        let mut last = [start; 16];
+        for (lane, x) in last.iter_mut().zip(rest) {
+            *lane = map(*x);
+        }
+        for lane in 0..16 {
+            lanes[lane] = fold(lanes[lane], last[lane]);
+        }
     }
     for half in [8, 4, 2, 1] {
         for lane in 0..half {

@@ -140,7 +140,10 @@ impl<'a> Uses<'a> {
     /// A product, and the sum with its bias where that is all that is done with it.
     fn linear(&self, at: usize, node: &NodeProto) -> Option<Vec<(usize, Option<NodeProto>)>> {
         let [x, weight] = two(&node.input)?;
-        let coded = self.coded.get(weight).filter(|coded| coded.axis == 1)?;
+        let coded = self
+            .coded
+            .get(weight)
+            .filter(|coded| coded.axis == 1 && packs(coded.dims[0]))?;
         let product = node.output.first()?.as_str();
         let biased = self.only_taker(product).and_then(|taker| {
             let sum = self.nodes.get(taker).filter(|sum| sum.op_type == "Add")?;
@@ -164,7 +167,7 @@ impl<'a> Uses<'a> {
         let outputs_axis = usize::from(flag("transB") == 0);
         #[allow(clippy::float_cmp, reason = "attributes are stored, not computed")]
         let plain = number("alpha", 1.0) == 1.0 && number("beta", 1.0) == 1.0 && flag("transA") == 0;
-        if !plain || coded.axis != outputs_axis {
+        if !plain || coded.axis != outputs_axis || !packs(coded.dims[1 - outputs_axis]) {
             return None;
         }
         let mut inputs = vec![node.input.first()?.as_str(), coded.codes, coded.scales];
@@ -245,6 +248,11 @@ impl<'a> Uses<'a> {
             _ => None,
         }
     }
+}
+
+/// Whether a layer of so many inputs can be summed in 32 bits.
+fn packs(inputs: i64) -> bool {
+    usize::try_from(inputs).is_ok_and(|inputs| (1..=kernels::Linear::INPUTS_MAX).contains(&inputs))
 }
 
 fn two(inputs: &[String]) -> Option<[&str; 2]> {

@@ -48,9 +48,18 @@ impl Expansion for Parsed {
             let constant = super::constant(model, inputs[at], "scale and bias of a normalisation")?;
             Ok(constant.try_as_plain_ram()?.as_slice::<f32>()?.into())
         };
-        let (scale, shift) = (floats(1)?, floats(2)?);
-        let width = model.outlet_fact(inputs[0])?.shape.last().cloned();
-        let fits = width == Some(scale.len().to_dim()) && scale.len() == shift.len() && !scale.is_empty();
+        let width = model
+            .outlet_fact(inputs[0])?
+            .shape
+            .last()
+            .and_then(|w| w.to_usize().ok());
+        // One number for a whole row is allowed by the standard.
+        let whole = |values: Arc<[f32]>| match (values.len(), width) {
+            (1, Some(width)) => vec![values[0]; width].into(),
+            _ => values,
+        };
+        let (scale, shift) = (whole(floats(1)?), whole(floats(2)?));
+        let fits = width == Some(scale.len()) && scale.len() == shift.len() && !scale.is_empty();
         ensure!(
             fits,
             "rows of {width:?} with {} scales and {} shifts",

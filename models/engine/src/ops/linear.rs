@@ -1,7 +1,7 @@
 //! `y = x W + b` with rows of `x` coded to 8 bits as they come, and `W` packed once.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use kernels::{Isa, Linear, QuantizedRows};
 use tract_onnx::model::ParsingContext;
@@ -20,13 +20,46 @@ thread_local! {
 pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let transposed = node.attribute.iter().any(|a| a.name == TRANSPOSED && a.i != 0);
     let biased = node.input.len() == 4;
-    Ok((expand(Parsed { transposed, biased }), vec![]))
+    let op = Parsed {
+        transposed,
+        biased,
+        packed: Arc::default(),
+    };
+    Ok((expand(op), vec![]))
 }
 
 #[derive(Clone, Debug)]
 struct Parsed {
     transposed: bool,
     biased: bool,
+    /// Packed when the first plan is made; all plans of a model share it.
+    packed: Arc<OnceLock<Arc<Linear>>>,
+}
+
+impl Parsed {
+    fn packed(&self, model: &TypedModel, inputs: &[OutletId]) -> TractResult<Arc<Linear>> {
+        if let Some(layer) = self.packed.get() {
+            return Ok(Arc::clone(layer));
+        }
+        let constant = |at: usize| super::constant(model, inputs[at], "codes, scales and bias of a linear layer");
+        let (codes, scales) = (constant(1)?, constant(2)?);
+        let bias = if self.biased { Some(constant(3)?) } else { None };
+        let codes = if self.transposed {
+            codes.into_tensor().permute_axes(&[1, 0])?.into_arc_tensor()
+        } else {
+            codes
+        };
+        let (codes, scales) = (codes.try_as_plain_ram()?, scales.try_as_plain_ram()?);
+        let bias = bias.as_ref().map(|bias| bias.try_as_plain_ram()).transpose()?;
+        let bias = bias.as_ref().map(|bias| bias.as_slice::<f32>()).transpose()?;
+        let layer = Linear::pack(
+            codes.as_slice::<i8>()?,
+            codes.shape()[0],
+            scales.as_slice::<f32>()?,
+            bias,
+        )?;
+        Ok(Arc::clone(self.packed.get_or_init(|| Arc::new(layer))))
+    }
 }
 
 impl Expansion for Parsed {
@@ -58,25 +91,8 @@ impl Expansion for Parsed {
     }
 
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        let constant = |at: usize| super::constant(model, inputs[at], "codes, scales and bias of a linear layer");
-        let (codes, scales) = (constant(1)?, constant(2)?);
-        let bias = if self.biased { Some(constant(3)?) } else { None };
-        let codes = if self.transposed {
-            codes.into_tensor().permute_axes(&[1, 0])?.into_arc_tensor()
-        } else {
-            codes
-        };
-        let (codes, scales) = (codes.try_as_plain_ram()?, scales.try_as_plain_ram()?);
-        let bias = bias.as_ref().map(|bias| bias.try_as_plain_ram()).transpose()?;
-        let bias = bias.as_ref().map(|bias| bias.as_slice::<f32>()).transpose()?;
-        let layer = Linear::pack(
-            codes.as_slice::<i8>()?,
-            codes.shape()[0],
-            scales.as_slice::<f32>()?,
-            bias,
-        )?;
         let op = Packed {
-            layer: Arc::new(layer),
+            layer: self.packed(model, inputs)?,
             isa: Isa::best(),
         };
         model.wire_node(prefix, op, &inputs[..1])
