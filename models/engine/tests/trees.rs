@@ -119,3 +119,29 @@ fn models_of_tables_answer_as_onnx_runtime_does_in_any_batch() {
     }
     assert!(tried >= 16, "{tried} models");
 }
+
+#[test]
+fn a_model_whose_rows_are_too_short_for_its_trees_is_refused_by_the_name_of_the_node() {
+    use tract_onnx::pb::tensor_shape_proto::dimension::Value;
+    use tract_onnx::pb::type_proto::Value::TensorType;
+    let mut model = onnx::decode(&std::fs::read(folder().join("five.onnx")).unwrap()).unwrap();
+    let input = &mut model.graph.as_mut().unwrap().input[0];
+    let Some(TensorType(tensor)) = input.r#type.as_mut().unwrap().value.as_mut() else {
+        panic!("a tensor");
+    };
+    tensor.shape.as_mut().unwrap().dim[1].value = Some(Value::DimValue(1));
+    let refused = Graph::new(model).and_then(|graph| {
+        let row = Tensor {
+            name: "x".to_owned(),
+            datatype: DataType::Fp32,
+            shape: vec![1, 1],
+            data: vec![0; 4],
+        };
+        graph
+            .run(&[row])
+            .map(drop)
+            .map_err(|e| engine::LoadError::Plan { detail: e.to_string() })
+    });
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("at least 2 columns") && text.contains("0-1-0"), "{text}");
+}

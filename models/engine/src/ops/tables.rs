@@ -74,13 +74,21 @@ impl Work {
         }
     }
 
-    /// Columns that a row may have.
-    fn takes(&self, width: usize) -> bool {
+    /// Whether a row may have this many columns.
+    fn check(&self, width: usize) -> Result<(), TreesError> {
+        let exactly = |needed: usize| TreesError::Length {
+            list: "row",
+            held: width,
+            wanted: needed.to_string(),
+        };
         match self {
-            Self::Trees(trees) => width >= trees.width_min(),
-            Self::Linear(model) => width == model.width(),
-            Self::Scale(pairs) => pairs.len() == 1 || pairs.len() == width,
-            Self::Normalize(_) => true,
+            Self::Trees(trees) if width < trees.width_min() => Err(TreesError::Width {
+                needed: trees.width_min(),
+                given: width,
+            }),
+            Self::Linear(model) if width != model.width() => Err(exactly(model.width())),
+            Self::Scale(pairs) if pairs.len() != 1 && pairs.len() != width => Err(exactly(pairs.len())),
+            _ => Ok(()),
         }
     }
 
@@ -135,11 +143,7 @@ impl Expansion for Parsed {
         let fact = model.outlet_fact(inputs[0])?.clone();
         let width = fact.shape.last().context("a scalar has no columns")?;
         if let Ok(width) = width.to_usize() {
-            ensure!(
-                self.0.takes(width),
-                "rows of {width} columns do not fit {:?}",
-                self.0.name()
-            );
+            self.0.check(width).with_context(|| format!("node `{prefix}`"))?;
         }
         ensure!(
             fact.rank() <= 2,
@@ -189,11 +193,8 @@ impl EvalOp for Table {
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let input = args_1!(inputs);
         let width = input.shape().last().copied().unwrap_or(0);
-        ensure!(
-            width > 0 && self.0.takes(width),
-            "rows of {width} columns do not fit {}",
-            self.0.name()
-        );
+        ensure!(width > 0, "rows without columns");
+        self.0.check(width)?;
         let Some(columns) = self.0.columns() else {
             return self.change(input.into_tensor(), width);
         };

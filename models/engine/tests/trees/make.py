@@ -124,6 +124,16 @@ def class_rules():
         save(f"classes-{transform.lower().replace('_', '-')}", graph(nodes, outputs, 1), x, unwritten)
 
 
+def label_of_one():
+    """The label as onnxmltools declares it: one, however many rows there are."""
+    x = np.array([[v] for v in (0, 0.5, 1)], np.float32)
+    classifier = h.make_node("TreeEnsembleClassifier", ["x"], ["whole", "scores"], domain="ai.onnx.ml", classlabels_int64s=[0, 1],
+                             post_transform="LOGISTIC", **stumps("class", [(1, 0, -0.5), (2, 0, 0.5)]))
+    model = graph([classifier, h.make_node("Identity", ["whole"], ["label"])], [("label", 0), ("scores", 2)], 1)
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
+    save("label-of-one", model, x)
+
+
 def number_rules():
     x = np.array([[v] for v in ([0, 0.5, 1] * 4)[:11]], np.float32)
     nodes, outputs = [], []
@@ -211,5 +221,5 @@ def five():
 
 
 ort.set_default_logger_severity(4)
-for make in (trained, class_rules, number_rules, mode_rules, linear_rules, five):
+for make in (trained, class_rules, label_of_one, number_rules, mode_rules, linear_rules, five):
     make()
