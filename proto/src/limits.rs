@@ -101,6 +101,14 @@ pub const GRAPH_NODES_MAX: usize = 8192;
 pub const GRAPH_MESSAGES_MAX: usize = 1 << 18;
 /// One tensor inside a model during one run, bytes.
 pub const GRAPH_TENSOR_BYTES_MAX: u64 = 512 << 20;
+/// Nodes of one tree ensemble as it runs, copies of shared branches included: 16 bytes each.
+pub const TREE_NODES_MAX: usize = 1 << 22;
+/// Questions that one tree may ask of one row.
+pub const TREE_DEPTH_MAX: usize = 4096;
+/// Columns of a row that a tree may ask for.
+pub const TREE_FEATURES_MAX: usize = 1 << 20;
+/// Classes or targets of a tree ensemble or a linear model.
+pub const TREE_TARGETS_MAX: usize = 1 << 16;
 /// Rows that the engine runs at once; more rows are cut into runs of this many.
 pub const RUN_ROWS_MAX: usize = 32;
 /// Rows of one call of a model.

@@ -15,6 +15,7 @@ pub mod preflight;
 pub mod graph;
 pub(crate) mod ops;
 mod tensor;
+mod trees;
 
 mod error;
 mod model;

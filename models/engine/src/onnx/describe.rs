@@ -58,6 +58,7 @@ pub(crate) fn describe_model(model: &ModelProto) -> Result<Described, OnnxError>
             why,
         });
     }
+    free_the_labels(graph, &inputs, &mut outputs);
     name_the_batch(graph, &mut inputs, &mut outputs);
     let default = model
         .opset_import
@@ -119,6 +120,38 @@ fn dim(tensor: &str, axis: usize, dim: &Dimension) -> Option<Dim> {
         Some(dimension::Value::DimParam(name)) if !name.is_empty() => Some(Dim::Named(name.clone())),
         // No name, and the sizes 0 and -1 that some exporters write for "any".
         _ => Some(Dim::Named(format!("{tensor}.{axis}"))),
+    }
+}
+
+/// Exporters of boosted trees (onnxmltools 1.16) declare one label however many rows there are; a classifier gives one for each.
+fn free_the_labels(graph: &GraphProto, inputs: &[TensorSpec], outputs: &mut [TensorSpec]) {
+    /// Steps that exporters put between a classifier and the label that it makes; a hostile file may hold more, or a circle.
+    const STEPS_MAX: usize = 8;
+    if inputs
+        .iter()
+        .any(|spec| !matches!(spec.shape.first(), Some(Dim::Named(_))))
+    {
+        return;
+    }
+    let maker = |name: &str| {
+        graph
+            .node
+            .iter()
+            .find(|node| node.output.iter().any(|made| made == name))
+    };
+    for spec in outputs.iter_mut().filter(|spec| spec.shape == [Dim::Fixed(1)]) {
+        let mut node = maker(&spec.name);
+        for _ in 0..STEPS_MAX {
+            let passes_on = node.filter(|node| matches!(node.op_type.as_str(), "Identity" | "Cast"));
+            let Some(source) = passes_on.and_then(|node| node.input.first()) else {
+                break;
+            };
+            node = maker(source);
+        }
+        let from = node.map_or("", |node| node.op_type.as_str());
+        if matches!(from, "TreeEnsembleClassifier" | "LinearClassifier") {
+            spec.shape = vec![Dim::Named(format!("{}.0", spec.name))];
+        }
     }
 }
 

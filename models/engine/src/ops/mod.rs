@@ -1,12 +1,14 @@
 //! The engine's own operators inside tract's graphs: linear layers and tables of 8-bit codes, and fast forms of what stands between.
 //!
 //! [`crate::onnx`] names the first four in a decoded file, [`register`] teaches tract's parser those names, and
-//! [`vectorise`] replaces operators of a decluttered graph. All arithmetic is in `kernels`.
+//! [`vectorise`] replaces operators of a decluttered graph. Their arithmetic is in `kernels`. Files themselves name the
+//! operators for tables, whose arithmetic is in [`crate::trees`].
 
 mod attention;
 mod embedding;
 mod layer_norm;
 mod linear;
+mod tables;
 mod unary;
 
 use tract_onnx::Onnx;
@@ -15,6 +17,7 @@ use tract_onnx::tract_hir::internal::OutletId;
 
 use crate::onnx::{ATTENTION, EMBEDDING, LAYER_NORM, LINEAR};
 
+pub(crate) use tables::{TABLES, judge};
 pub(crate) use unary::vectorise;
 
 /// Lets the parser build the operators that a fused graph names.
@@ -23,6 +26,9 @@ pub(crate) fn register(mut onnx: Onnx) -> Onnx {
     onnx.op_register.insert(EMBEDDING, embedding::parse);
     onnx.op_register.insert(ATTENTION, attention::parse);
     onnx.op_register.insert(LAYER_NORM, layer_norm::parse);
+    for name in TABLES {
+        onnx.op_register.insert(name, tables::parse);
+    }
     onnx
 }
 

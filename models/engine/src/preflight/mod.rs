@@ -263,6 +263,7 @@ fn engine_has(operator: &str) -> bool {
     OPERATORS
         .get_or_init(|| tract_onnx::onnx().op_register.0.into_keys().collect())
         .contains(operator)
+        || crate::ops::TABLES.contains(&operator)
 }
 
 #[cfg(test)]

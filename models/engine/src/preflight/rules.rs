@@ -33,7 +33,9 @@ pub(super) fn check(node: &NodeProto, known: &Constants<'_>) -> Result<(), Strin
         "BlackmanWindow" | "HammingWindow" | "HannWindow" => {
             known.integers(node, 0).map_or(Ok(()), |size| sized(size, "makes"))
         }
-        _ => window(node).and_then(|()| spread(node, known)),
+        _ => crate::ops::judge(node)
+            .and_then(|()| window(node))
+            .and_then(|()| spread(node, known)),
     }
 }
 

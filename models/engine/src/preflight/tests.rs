@@ -194,3 +194,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_tree_that_points_outside_of_itself_is_refused_by_name_before_anything_runs() {
+    let mut trees = node("TreeEnsembleRegressor", &["x"], "y");
+    for (name, ints) in [
+        ("nodes_treeids", [0, 0]),
+        ("nodes_nodeids", [0, 0]),
+        ("nodes_featureids", [0, 0]),
+    ] {
+        trees = with_ints(trees, name, &ints);
+    }
+    let (at, why) = fault(vec![trees], vec![]);
+    assert_eq!(at, "the-treeensembleregressor");
+    assert!(why.contains("node 0 twice"), "{why}");
+}
