@@ -191,7 +191,7 @@ impl EvalOp for Table {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let input = args_1!(inputs);
+        let input = super::only(inputs)?;
         let width = input.shape().last().copied().unwrap_or(0);
         ensure!(width > 0, "rows without columns");
         self.0.check(width)?;
