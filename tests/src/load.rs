@@ -1,5 +1,6 @@
 //! What is measured, side by side with what it is to be compared with, in one run.
 
+pub mod engine;
 pub mod node;
 pub mod serving;
 
@@ -55,20 +56,28 @@ impl Figure {
 /// Figures for people, one a line.
 #[must_use]
 pub fn table(figures: &[Figure]) -> String {
+    // Cosines differ in their last digits, times in their first.
+    let shown = |value: f64| {
+        if value.abs() < 10.0 {
+            format!("{value:.5}")
+        } else {
+            format!("{value:.1}")
+        }
+    };
     let mut text = format!(
-        "{:<10} {:<52} {:>12} {:<5} {:<28}\n",
-        "suite", "name", "value", "unit", "beside"
+        "{:<10} {:<52} {:>12} {:<5} {:<28} {:>6}\n",
+        "suite", "name", "value", "unit", "beside", "ratio"
     );
     for f in figures {
-        let rival = f
-            .rival
-            .zip(f.rival_value)
-            .map_or_else(String::new, |(name, v)| format!("{name}: {v:.1}"));
-        let _ = writeln!(
-            text,
-            "{:<10} {:<52} {:>12.1} {:<5} {rival}",
-            f.suite, f.name, f.value, f.unit
-        ); // to a String
+        let rival = f.rival.zip(f.rival_value);
+        let rival = rival.map_or_else(String::new, |(name, v)| format!("{name}: {}", shown(v)));
+        let ratio = f.ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+        let (value, unit) = (shown(f.value), f.unit);
+        let line = format!(
+            "{:<10} {:<52} {value:>12} {unit:<5} {rival:<28} {ratio:>6}",
+            f.suite, f.name
+        );
+        let _ = writeln!(text, "{}", line.trim_end()); // to a String
     }
     text
 }
