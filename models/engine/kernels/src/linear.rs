@@ -104,12 +104,6 @@ impl Linear {
     pub const fn outputs(&self) -> usize {
         self.outputs
     }
-    /// Memory of the packed form.
-    #[must_use]
-    pub const fn bytes(&self) -> usize {
-        self.blocks.len() * size_of::<Block>() + self.scales.len() * 12
-    }
-
     pub(crate) const fn groups(&self) -> usize {
         self.inputs.div_ceil(GROUP)
     }

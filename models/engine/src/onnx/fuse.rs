@@ -241,6 +241,16 @@ impl<'a> Uses<'a> {
         }
     }
 
+    /// What a layer whose answer was split into heads was taken of: behind the split, the bias and the product.
+    fn origin(&self, split: &str) -> Option<&'a str> {
+        let mut made = self.maker(split, "Reshape")?.input.first()?.as_str();
+        if let Some(sum) = self.maker(made, "Add") {
+            let [a, b] = two(&sum.input)?;
+            made = if self.constants.contains_key(a) { b } else { a };
+        }
+        self.maker(made, "MatMul")?.input.first().map(String::as_str)
+    }
+
     /// A constant that is one FP32 number.
     fn number(&self, tensor: &str) -> Option<f32> {
         match values::floats(self.constants.get(tensor)?)?.as_slice() {

@@ -104,7 +104,7 @@ impl EvalOp for Heads {
         let (q, k, v) = (q.try_as_plain_ram()?, k.try_as_plain_ram()?, v.try_as_plain_ram()?);
         let (q, k, v) = (q.as_slice::<f32>()?, k.as_slice::<f32>()?, v.as_slice::<f32>()?);
         let (asking, asked) = (queries * heads * width, keys * heads * width);
-        let added = mask.as_ref().map(Added::of).transpose()?;
+        let added = mask.as_deref().map(Added::of).transpose()?;
         let mut plain = y.try_as_plain_ram_mut()?;
         let parts = q
             .chunks_exact(asking)
@@ -134,7 +134,7 @@ impl EvalOp for Heads {
 }
 
 /// Makes the last axis as long as there are keys; the other axes stay 1 where one row serves all.
-fn last_axis_whole(mask: &TValue, scores: &[usize; 4]) -> TractResult<Tensor> {
+fn last_axis_whole(mask: &TValue, scores: &[usize; 4]) -> TractResult<TValue> {
     let fits = mask.rank() == 4
         && mask
             .shape()
@@ -142,9 +142,12 @@ fn last_axis_whole(mask: &TValue, scores: &[usize; 4]) -> TractResult<Tensor> {
             .zip(scores)
             .all(|(have, want)| have == want || *have == 1);
     ensure!(fits, "scores to add of shape {:?} for {scores:?}", mask.shape());
+    if mask.shape()[3] == scores[3] {
+        return Ok(mask.clone());
+    }
     let mut shape: TVec<usize> = mask.shape().into();
     shape[3] = scores[3];
-    mask.broadcast_to_shape(&shape)
+    Ok(mask.broadcast_to_shape(&shape)?.into_tvalue())
 }
 
 /// Scores to add, and how far it is from one to the next; 0 where they are shared.

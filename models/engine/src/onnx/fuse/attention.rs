@@ -6,7 +6,7 @@
 //!   v [b,s,h,d] -turn-> [b,h,s,d] ------------------------------------------------/
 //! ```
 //! Only the last turn is replaced, by the operator that takes `q`, `k`, `v` and the mask; what nobody reads any more is
-//! dropped by the engine. Heads must be split by constants, so that their number and width are known to agree.
+//! dropped by the engine. Queries, keys and values must be layers of one tensor, and heads split by constants, so that their number and width are known to agree.
 
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::{AttributeProto, NodeProto};
@@ -36,6 +36,11 @@ pub(super) fn attention(uses: &Uses<'_>, softmax: &NodeProto) -> Option<(usize, 
         let turned = uses.maker(key, "Transpose").filter(|node| turn(node) == [0, 1, 3, 2])?;
         uses.turned(turned.input.first()?, &HEADS_FIRST)
     })?;
+    // Of one tensor all have one batch; queries that were learnt have a batch of their own, which products may broadcast.
+    let origin = uses.origin(query)?;
+    if uses.origin(key)? != origin || uses.origin(value)? != origin {
+        return None;
+    }
     let heads = uses.split(query)?;
     if uses.split(key)? != heads || uses.split(value)? != heads {
         return None;

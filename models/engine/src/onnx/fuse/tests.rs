@@ -144,7 +144,11 @@ type Change = fn(&mut Vec<NodeProto>, &mut Vec<TensorProto>);
 
 #[test]
 fn what_only_looks_like_attention_stays_as_it_is() {
-    let changes: [(&str, Change); 5] = [
+    let changes: [(&str, Change); 6] = [
+        ("queries that were learnt", |nodes, constants| {
+            nodes[0].input[0] = "learnt".to_owned();
+            constants.push(of_floats("learnt", vec![1, 5, 8], &ramp(40)));
+        }),
         ("softmax of another axis", |nodes, _| nodes[12].attribute[0].i = 2),
         ("shares that someone else takes too", |nodes, _| {
             nodes.push(op("Identity", &["shares"], "spare"));
