@@ -16,8 +16,10 @@ use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
 use crate::onnx::{OnnxError, decode, encode, mark_rows_coded, strip_notes, values};
 
+mod fold;
+
 /// Smaller tensors stay FP32: they hold little of the size and often much of the accuracy.
-const ELEMENTS_MIN: usize = 1024;
+const ELEMENTS_MIN: usize = 256;
 /// Fewer weights to a scale would not pay for the scale.
 const PER_SCALE_MIN: usize = 16;
 /// `DequantizeLinear` knows an axis from here on.
@@ -62,6 +64,7 @@ pub fn weights_int8(onnx: &[u8]) -> Result<Vec<u8>, QuantizeError> {
     }
     let graph = model.graph.as_mut().ok_or(OnnxError::NoGraph)?;
     strip_notes(graph);
+    fold::fold_normalization(graph);
     let axes = channel_axes(graph);
     let mut nodes = Vec::new();
     let mut constants = Vec::with_capacity(graph.initializer.len() + axes.len());

@@ -10,16 +10,25 @@
 //! No input makes a function here read or write outside its slices: lengths are checked before any pointer is made. This is the only
 //! package of ours where `unsafe` may stand; each block says why it is sound.
 
+mod activation;
 mod attention;
+mod conv;
+mod depthwise;
 mod isa;
 mod linear;
 mod outer;
 mod rows;
+mod taps;
 mod tile;
 mod vector;
+mod window;
 
+pub use activation::Activation;
 pub use attention::{Attention, AttentionScratch, AttentionShape, Mask};
+pub use conv::{Conv, ConvScratch};
+pub use depthwise::Depthwise;
 pub use isa::Isa;
 pub use linear::{Linear, ShapeError};
 pub use rows::QuantizedRows;
 pub use vector::{add_and_normalize_rows, gelu, normalize_rows, softmax_rows};
+pub use window::Window;

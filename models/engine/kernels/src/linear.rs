@@ -37,7 +37,7 @@ pub struct Linear {
 
 /// Weights that are not what they say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShapeError(String);
+pub struct ShapeError(pub(crate) String);
 
 impl std::fmt::Display for ShapeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -148,4 +148,4 @@ const fn panel_blocks(padded: usize, panel: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -47,13 +47,18 @@ impl QuantizedRows {
             "{} elements are no rows of {width}",
             x.len()
         );
-        let rows = x.len() / width;
-        self.width = width;
-        self.scales.resize(rows, 0.0);
-        self.zeros.resize(rows, 0);
-        let stride = self.stride();
-        self.codes.resize(rows * stride, 0);
+        self.reset(x.len() / width, width, 0, 0.0);
         quantize_rows(isa, x, width, &mut self.codes, &mut self.zeros, &mut self.scales);
+    }
+
+    /// Makes room for `rows` of `width` codes of any content, all with one zero and scale.
+    pub(crate) fn reset(&mut self, rows: usize, width: usize, zero: i32, scale: f32) {
+        self.width = width;
+        self.scales.clear();
+        self.scales.resize(rows, scale);
+        self.zeros.clear();
+        self.zeros.resize(rows, zero);
+        self.codes.resize(rows * self.stride(), 0);
     }
 }
 

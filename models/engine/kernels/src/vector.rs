@@ -7,7 +7,7 @@ use crate::isa::per_isa;
 ///
 /// `x = n ln 2 + r` with `n` whole and `|r| <= ln 2 / 2`, then Taylor's series to `r^7` and a shift of the exponent.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts: the first has so few bits that its product with n is exact.
     const LN2_HIGH: f32 = 0.693_359_4;

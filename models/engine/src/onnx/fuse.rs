@@ -4,6 +4,7 @@
 //!   MatMul(x, DequantizeLinear(codes, scales)) [+ bias]   ->  MeridianLinear(x, codes, scales [, bias])
 //!   Gemm(x, DequantizeLinear(codes, scales) [, bias])     ->  MeridianLinear
 //!   Gather(DequantizeLinear(codes, scales), ids)          ->  MeridianEmbedding(ids, codes, scales)
+//!   convolutions and their activations (`convolution`)    ->  MeridianConv(x, codes, scales [, bias]), MeridianDepthwiseConv
 //!   LayerNormalization(x, scale, bias) of the last axis   ->  MeridianLayerNorm
 //!   attention of several heads (module `attention`)       ->  MeridianAttention(q, k, v [, mask])
 //! ```
@@ -19,12 +20,24 @@ use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, StringStringEntryProto, 
 use super::values;
 
 mod attention;
+mod convolution;
 
 /// Operators that [`crate::ops`] defines.
 pub(crate) const LINEAR: &str = "MeridianLinear";
 pub(crate) const EMBEDDING: &str = "MeridianEmbedding";
+pub(crate) const CONV: &str = "MeridianConv";
+/// The same with FP32 weights, each channel by itself.
+pub(crate) const DEPTHWISE: &str = "MeridianDepthwiseConv";
 pub(crate) const LAYER_NORM: &str = "MeridianLayerNorm";
 pub(crate) const ATTENTION: &str = "MeridianAttention";
+/// Attribute of [`CONV`]: one of the names below, what is done to each number it gives.
+pub(crate) const ACTIVATION: &str = "activation";
+/// Bounded by the attributes [`LOW`] and [`HIGH`].
+pub(crate) const CLIP: &str = "clip";
+pub(crate) const HARD_SWISH: &str = "hard-swish";
+pub(crate) const SILU: &str = "silu";
+pub(crate) const LOW: &str = "low";
+pub(crate) const HIGH: &str = "high";
 /// Attribute of [`ATTENTION`]: what products of queries and keys are multiplied by.
 pub(crate) const SCALE: &str = "scale";
 /// Attribute of [`LINEAR`]: its codes are `outputs` x `inputs`.
@@ -53,7 +66,7 @@ struct Coded<'a> {
     codes: &'a str,
     scales: &'a str,
     axis: usize,
-    dims: [i64; 2],
+    dims: &'a [i64],
 }
 
 /// Who makes and who takes each tensor.
@@ -80,6 +93,7 @@ pub(crate) fn fuse(graph: &mut GraphProto, linears: bool) {
         let found = nodes.filter_map(|(at, node)| match node.op_type.as_str() {
             "MatMul" if linears => uses.linear(at, node),
             "Gemm" if linears => uses.gemm(node).map(|fused| vec![(at, Some(fused))]),
+            "Conv" if linears => convolution::convolution(&uses, at, node),
             "Gather" => uses.embedding(node).map(|fused| vec![(at, Some(fused))]),
             "Softmax" => attention::attention(&uses, node).map(|(at, fused)| vec![(at, Some(fused))]),
             "LayerNormalization" => uses.layer_norm(node).map(|fused| vec![(at, Some(fused))]),
@@ -143,7 +157,7 @@ impl<'a> Uses<'a> {
         let coded = self
             .coded
             .get(weight)
-            .filter(|coded| coded.axis == 1 && packs(coded.dims[0]))?;
+            .filter(|coded| coded.axis == 1 && coded.dims.len() == 2 && packs(coded.dims[0]))?;
         let product = node.output.first()?.as_str();
         let biased = self.only_taker(product).and_then(|taker| {
             let sum = self.nodes.get(taker).filter(|sum| sum.op_type == "Add")?;
@@ -167,7 +181,7 @@ impl<'a> Uses<'a> {
         let outputs_axis = usize::from(flag("transB") == 0);
         #[allow(clippy::float_cmp, reason = "attributes are stored, not computed")]
         let plain = number("alpha", 1.0) == 1.0 && number("beta", 1.0) == 1.0 && flag("transA") == 0;
-        if !plain || coded.axis != outputs_axis || !packs(coded.dims[1 - outputs_axis]) {
+        if !plain || coded.dims.len() != 2 || coded.axis != outputs_axis || !packs(coded.dims[1 - outputs_axis]) {
             return None;
         }
         let mut inputs = vec![node.input.first()?.as_str(), coded.codes, coded.scales];
@@ -184,7 +198,10 @@ impl<'a> Uses<'a> {
 
     fn embedding(&self, node: &NodeProto) -> Option<NodeProto> {
         let [table, ids] = two(&node.input)?;
-        let coded = self.coded.get(table).filter(|coded| coded.axis == 0)?;
+        let coded = self
+            .coded
+            .get(table)
+            .filter(|coded| coded.axis == 0 && coded.dims.len() == 2)?;
         let axis = node.attribute.iter().find(|a| a.name == "axis").map_or(0, |a| a.i);
         (axis == 0).then(|| renamed(node, EMBEDDING, &[ids, coded.codes, coded.scales]))
     }
@@ -271,16 +288,14 @@ fn two(inputs: &[String]) -> Option<[&str; 2]> {
         .map(|[a, b]| [a.as_str(), b.as_str()])
 }
 
-/// Symmetric codes of two axes with a scale for each index of one of them.
-fn coded<'a>(node: &'a NodeProto, constants: &BTreeMap<&str, &TensorProto>) -> Option<Coded<'a>> {
+/// Symmetric codes with a scale for each index of one axis.
+fn coded<'a>(node: &'a NodeProto, constants: &BTreeMap<&'a str, &'a TensorProto>) -> Option<Coded<'a>> {
     let [codes, scales] = two(&node.input).filter(|_| node.op_type == "DequantizeLinear")?;
     let (codes_of, scales_of) = (constants.get(codes)?, constants.get(scales)?);
-    let [rows, columns] = *codes_of.dims.as_slice() else {
-        return None;
-    };
-    let dims = [rows, columns];
+    let dims = codes_of.dims.as_slice();
     let axis = node.attribute.iter().find(|a| a.name == "axis").map_or(1, |a| a.i);
-    let axis = usize::try_from(if axis < 0 { axis.checked_add(2)? } else { axis }).ok()?;
+    let rank = i64::try_from(dims.len()).ok()?;
+    let axis = usize::try_from(if axis < 0 { axis.checked_add(rank)? } else { axis }).ok()?;
     let per_index = scales_of.dims.len() == 1 && dims.get(axis) == scales_of.dims.first();
     let kinds =
         codes_of.data_type == values::onnx(OnnxType::Int8) && scales_of.data_type == values::onnx(OnnxType::Float);

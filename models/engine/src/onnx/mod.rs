@@ -14,8 +14,11 @@ use tract_onnx::pb::{GraphProto, ModelProto};
 
 pub use describe::{Described, describe};
 pub(crate) use describe::{batched, describe_model};
-pub(crate) use expand::expand_weights;
-pub(crate) use fuse::{ATTENTION, EMBEDDING, LAYER_NORM, LINEAR, SCALE, TRANSPOSED, fuse, mark_rows_coded, rows_coded};
+pub(crate) use expand::{drop_unused, expand_weights};
+pub(crate) use fuse::{
+    ACTIVATION, ATTENTION, CLIP, CONV, DEPTHWISE, EMBEDDING, HARD_SWISH, HIGH, LAYER_NORM, LINEAR, LOW, SCALE, SILU,
+    TRANSPOSED, fuse, mark_rows_coded, rows_coded,
+};
 
 /// Why bytes are not an ONNX model that is worth looking at.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

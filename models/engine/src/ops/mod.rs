@@ -5,6 +5,7 @@
 //! operators for tables, whose arithmetic is in [`crate::trees`].
 
 mod attention;
+mod conv;
 mod embedding;
 mod layer_norm;
 mod linear;
@@ -15,7 +16,7 @@ use tract_onnx::Onnx;
 use tract_onnx::tract_core::internal::{TValue, TVec, Tensor, TractResult, TypedModel, format_err};
 use tract_onnx::tract_hir::internal::OutletId;
 
-use crate::onnx::{ATTENTION, EMBEDDING, LAYER_NORM, LINEAR};
+use crate::onnx::{ATTENTION, CONV, DEPTHWISE, EMBEDDING, LAYER_NORM, LINEAR};
 
 pub(crate) use tables::{TABLES, judge};
 pub(crate) use unary::vectorise;
@@ -23,6 +24,8 @@ pub(crate) use unary::vectorise;
 /// Lets the parser build the operators that a fused graph names.
 pub(crate) fn register(mut onnx: Onnx) -> Onnx {
     onnx.op_register.insert(LINEAR, linear::parse);
+    onnx.op_register.insert(CONV, conv::parse);
+    onnx.op_register.insert(DEPTHWISE, conv::parse);
     onnx.op_register.insert(EMBEDDING, embedding::parse);
     onnx.op_register.insert(ATTENTION, attention::parse);
     onnx.op_register.insert(LAYER_NORM, layer_norm::parse);

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Numbers that repeat for a seed, in -1..1.
-fn noise(seed: u64, count: usize) -> Vec<f32> {
+pub(crate) fn noise(seed: u64, count: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = |_| {
         state ^= state << 13;
@@ -14,7 +14,7 @@ fn noise(seed: u64, count: usize) -> Vec<f32> {
     (0..count).map(next).collect()
 }
 
-fn codes(seed: u64, count: usize) -> Vec<i8> {
+pub(crate) fn codes(seed: u64, count: usize) -> Vec<i8> {
     noise(seed, count).iter().map(|x| (x * 128.0) as i8).collect()
 }
 
@@ -35,7 +35,7 @@ fn by_definition(weights: &[i8], scales: &[f32], bias: &[f32], x: &QuantizedRows
     y
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 

@@ -1,0 +1,124 @@
+//! Finds convolutions with coded weights, or with FP32 weights that keep channels apart, and the one operator after each that
+//! the convolution can do on its way out.
+//!
+//! ```text
+//!   Conv - Relu | Clip | HardSwish            Conv -+- Sigmoid -+- Mul
+//!                                                   \-----------/
+//! ```
+
+use tract_onnx::pb::attribute_proto::AttributeType;
+use tract_onnx::pb::{AttributeProto, NodeProto};
+
+use tract_onnx::pb::tensor_proto::DataType as OnnxType;
+
+use super::{ACTIVATION, CLIP, CONV, DEPTHWISE, HARD_SWISH, HIGH, LOW, SILU, Uses, packs, renamed, two, values};
+
+type Changes = Vec<(usize, Option<NodeProto>)>;
+
+/// What to do to the nodes at these places, for a `Conv` at `at`.
+pub(super) fn convolution(uses: &Uses<'_>, at: usize, node: &NodeProto) -> Option<Changes> {
+    let [x, weight, bias @ ..] = node.input.as_slice() else {
+        return None;
+    };
+    let (operator, dims, mut inputs) = match uses.coded.get(weight.as_str()) {
+        Some(coded) if coded.axis == 0 => (CONV, coded.dims, vec![x.as_str(), coded.codes, coded.scales]),
+        Some(_) => return None,
+        None => {
+            let plain = uses.constants.get(weight.as_str())?;
+            let exact = plain.data_type == values::onnx(OnnxType::Float);
+            (
+                DEPTHWISE,
+                exact.then_some(plain.dims.as_slice())?,
+                vec![x.as_str(), weight.as_str()],
+            )
+        }
+    };
+    if !slides(node, dims, operator) {
+        return None;
+    }
+    if let Some(bias) = bias.first().filter(|name| !name.is_empty()) {
+        if uses.vectors.get(bias.as_str()) != dims.first() {
+            return None;
+        }
+        inputs.push(bias);
+    }
+    let mut fused = renamed(node, operator, &inputs);
+    let mut changes = vec![(at, None)];
+    let place = match activation(uses, node.output.first()?) {
+        Some((attributes, output, done)) => {
+            fused.attribute.extend(attributes);
+            fused.output = vec![output.to_owned()];
+            changes.extend(done.iter().map(|at| (*at, None)));
+            done.last().copied().unwrap_or(at)
+        }
+        None => at,
+    };
+    changes.retain(|(at, _)| *at != place);
+    changes.push((place, Some(fused)));
+    Some(changes)
+}
+
+/// Whether it is one of ours: one or two axes, explicit padding, channels all mixed or all apart.
+fn slides(node: &NodeProto, dims: &[i64], operator: &str) -> bool {
+    let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
+    let [outputs, inputs, sides @ ..] = dims else {
+        return false;
+    };
+    let padded = attribute("auto_pad").is_none_or(|a| a.s.as_slice() == b"NOTSET");
+    let declared = attribute("kernel_shape").is_none_or(|a| a.ints == sides);
+    let paired = |name: &str, each: usize| attribute(name).is_none_or(|a| a.ints.len() == sides.len() * each);
+    let whole = paired("strides", 1) && paired("dilations", 1) && paired("pads", 2);
+    let taps = sides.iter().try_fold(*inputs, |all, side| all.checked_mul(*side));
+    let groups = attribute("group").map_or(1, |a| a.i);
+    let apart = groups == *outputs && *inputs == 1;
+    let mixes = apart || (groups == 1 && operator == CONV);
+    matches!(sides.len(), 1 | 2) && padded && declared && whole && mixes && taps.is_some_and(packs)
+}
+
+/// The attributes that say what follows, the tensor that is then made, and the places of the nodes that did it, in order.
+fn activation<'a>(uses: &Uses<'a>, made: &str) -> Option<(Vec<AttributeProto>, &'a str, Vec<usize>)> {
+    let named = |name: &str| AttributeProto {
+        name: ACTIVATION.to_owned(),
+        r#type: AttributeType::String.into(),
+        s: name.as_bytes().to_vec(),
+        ..AttributeProto::default()
+    };
+    let bound = |name: &str, value: f32| AttributeProto {
+        name: name.to_owned(),
+        r#type: AttributeType::Float.into(),
+        f: value,
+        ..AttributeProto::default()
+    };
+    if let Some((attributes, at)) = uses.only_taker(made).and_then(|at| {
+        let node = uses.nodes.get(at)?;
+        let constant = |input: usize, none: f32| match node.input.get(input).filter(|name| !name.is_empty()) {
+            Some(name) => uses.number(name),
+            None => Some(none),
+        };
+        let attributes = match node.op_type.as_str() {
+            "Relu" => vec![named(CLIP), bound(LOW, 0.0), bound(HIGH, f32::INFINITY)],
+            "Clip" if node.attribute.is_empty() && node.input.first().is_some_and(|x| x == made) => vec![
+                named(CLIP),
+                bound(LOW, constant(1, f32::NEG_INFINITY)?),
+                bound(HIGH, constant(2, f32::INFINITY)?),
+            ],
+            "HardSwish" => vec![named(HARD_SWISH)],
+            _ => return None,
+        };
+        Some((attributes, at))
+    }) {
+        return Some((attributes, uses.nodes.get(at)?.output.first()?, vec![at]));
+    }
+    let [a, b] = <[usize; 2]>::try_from(uses.takers.get(made)?.as_slice()).ok()?;
+    let (gate_at, product_at) = (a.min(b), a.max(b));
+    let (gate, product) = (uses.nodes.get(gate_at)?, uses.nodes.get(product_at)?);
+    let share = gate.output.first().filter(|_| gate.op_type == "Sigmoid")?;
+    let factors = two(&product.input).filter(|_| product.op_type == "Mul")?;
+    let gated = factors == [made, share.as_str()] || factors == [share.as_str(), made];
+    let alone = uses.only_taker(share) == Some(product_at) && !uses.outputs.contains(made);
+    let product = product.output.first().filter(|_| gated && alone)?;
+    Some((vec![named(SILU)], product, vec![gate_at, product_at]))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,309 @@
+//! Convolutions with weights of 8 bits, on images whose channels lie side by side.
+//!
+//! ONNX has channels first; the moves around each convolution cancel against its neighbours' when the engine tidies the graph.
+
+use std::cell::RefCell;
+use std::sync::{Arc, OnceLock};
+
+use kernels::{Activation, Conv, ConvScratch, Depthwise, Isa, Linear, Window};
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::NodeProto;
+use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::ops::change_axes::AxisOp;
+use tract_onnx::tract_hir::infer::{check_input_arity, check_output_arity};
+use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
+
+use crate::onnx::{ACTIVATION, CLIP, CONV, HARD_SWISH, HIGH, LOW, SILU};
+
+thread_local! {
+    /// Codes of the convolution that runs on this thread; as large as the largest so far.
+    static SCRATCH: RefCell<ConvScratch> = RefCell::default();
+}
+
+pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
+    let sizes = |name: &str| -> TractResult<Vec<usize>> {
+        let sizes = attribute(name).map_or(&[][..], |a| &a.ints).iter();
+        Ok(sizes.map(|size| usize::try_from(*size)).collect::<Result<_, _>>()?)
+    };
+    let bound = |name: &str| attribute(name).map_or(0.0, |a| a.f);
+    let activation = match attribute(ACTIVATION).map(|a| std::str::from_utf8(&a.s)).transpose()? {
+        None => Activation::None,
+        Some(CLIP) => Activation::Clip {
+            low: bound(LOW),
+            high: bound(HIGH),
+        },
+        Some(HARD_SWISH) => Activation::HardSwish,
+        Some(SILU) => Activation::Silu,
+        Some(other) => bail!("no activation is called `{other}`"),
+    };
+    let coded = node.op_type == CONV;
+    let op = Parsed {
+        strides: sizes("strides")?,
+        dilations: sizes("dilations")?,
+        pads: sizes("pads")?,
+        apart: attribute("group").is_some_and(|a| a.i > 1),
+        coded,
+        biased: node.input.len() == 3 + usize::from(coded),
+        activation,
+        layer: Arc::default(),
+    };
+    Ok((expand(op), vec![]))
+}
+
+#[derive(Clone, Debug)]
+struct Parsed {
+    strides: Vec<usize>,
+    dilations: Vec<usize>,
+    pads: Vec<usize>,
+    /// Each channel is summed by itself.
+    apart: bool,
+    /// Weights are codes and scales.
+    coded: bool,
+    biased: bool,
+    activation: Activation,
+    /// Packed when the first plan is made; all plans of a model share it.
+    layer: Arc<OnceLock<Arc<Layer>>>,
+}
+
+#[derive(Debug)]
+enum Layer {
+    Mixed(Conv),
+    Apart(Depthwise),
+}
+
+impl Parsed {
+    /// The window of a kernel of these sides; one side is that of columns.
+    fn window(&self, sides: &[usize]) -> TractResult<Window> {
+        let first = 2_usize
+            .checked_sub(sides.len())
+            .context("windows of one or two sides")?;
+        let mut window = Window {
+            sides: [1; 2],
+            strides: [1; 2],
+            dilations: [1; 2],
+            pads: [[0; 2]; 2],
+        };
+        let one = |values: &[usize], axis: usize, or: usize| values.get(axis).copied().unwrap_or(or);
+        for (axis, side) in sides.iter().enumerate() {
+            window.sides[first + axis] = *side;
+            window.strides[first + axis] = one(&self.strides, axis, 1);
+            window.dilations[first + axis] = one(&self.dilations, axis, 1);
+            window.pads[first + axis] = [one(&self.pads, axis, 0), one(&self.pads, axis + sides.len(), 0)];
+        }
+        Ok(window)
+    }
+
+    fn layer(&self, model: &TypedModel, inputs: &[OutletId]) -> TractResult<Arc<Layer>> {
+        if let Some(layer) = self.layer.get() {
+            return Ok(Arc::clone(layer));
+        }
+        let constant = |at: usize| super::constant(model, inputs[at], "weights, scales and bias of a convolution");
+        let weights = constant(1)?;
+        let scales = if self.coded { Some(constant(2)?) } else { None };
+        let bias = if self.biased {
+            Some(constant(inputs.len() - 1)?)
+        } else {
+            None
+        };
+        let bias = bias.as_ref().map(|bias| bias.try_as_plain_ram()).transpose()?;
+        let bias = bias.as_ref().map(|bias| bias.as_slice::<f32>()).transpose()?;
+        let scales = scales.as_ref().map(|scales| scales.try_as_plain_ram()).transpose()?;
+        let scales = scales.as_ref().map(|scales| scales.as_slice::<f32>()).transpose()?;
+        let shape: TVec<usize> = weights.shape().into();
+        let [outputs, channels, sides @ ..] = shape.as_slice() else {
+            bail!("weights of {shape:?}");
+        };
+        let window = self.window(sides)?;
+        // [output, channel, tap..] -> [tap.., channel, output]
+        let order: Vec<usize> = (2..shape.len()).chain([1, 0]).collect();
+        let weights = weights.into_tensor().permute_axes(&order)?;
+        let weights = weights.try_as_plain_ram()?;
+        let layer = match scales {
+            Some(scales) => {
+                let codes = weights.as_slice::<i8>()?;
+                ensure!(
+                    scales.len() == *outputs,
+                    "{} scales for {outputs} channels",
+                    scales.len()
+                );
+                if self.apart {
+                    let pairs = codes.iter().zip(scales.iter().cycle());
+                    let weights: Vec<f32> = pairs.map(|(code, scale)| f32::from(*code) * scale).collect();
+                    Layer::Apart(Depthwise::new(window, &weights, *outputs, bias)?)
+                } else {
+                    let linear = Linear::pack(codes, window.taps() * channels, scales, bias)?;
+                    Layer::Mixed(Conv::new(window, *channels, linear)?)
+                }
+            }
+            None => Layer::Apart(Depthwise::new(window, weights.as_slice::<f32>()?, *outputs, bias)?),
+        };
+        Ok(Arc::clone(self.layer.get_or_init(|| Arc::new(layer))))
+    }
+}
+
+impl Expansion for Parsed {
+    fn name(&self) -> StaticName {
+        "MeridianConv".into()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        s: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        check_input_arity(inputs, 2 + usize::from(self.coded) + usize::from(self.biased))?;
+        check_output_arity(outputs, 1)?;
+        s.equals(&inputs[0].datum_type, f32::datum_type())?;
+        s.equals(&outputs[0].datum_type, f32::datum_type())?;
+        s.equals(&inputs[0].rank, &inputs[1].rank)?;
+        s.equals(&outputs[0].rank, &inputs[1].rank)?;
+        s.equals(&outputs[0].shape[0], &inputs[0].shape[0])?;
+        s.equals(&outputs[0].shape[1], &inputs[1].shape[0])?;
+        if !self.apart {
+            s.equals(&inputs[0].shape[1], &inputs[1].shape[1])?;
+        }
+        s.given_2(&inputs[0].shape, &inputs[1].shape, move |s, image, kernel| {
+            let sides = kernel
+                .iter()
+                .skip(2)
+                .map(TDim::to_usize)
+                .collect::<Result<Vec<_>, _>>()?;
+            let window = self.window(&sides)?;
+            let first = 2 - sides.len();
+            for (axis, size) in image.iter().enumerate().skip(2) {
+                let along = first + axis - 2;
+                let size = places(&window, along, size)?;
+                s.equals(&outputs[0].shape[axis], size)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        let op = Slide {
+            layer: self.layer(model, inputs)?,
+            activation: self.activation,
+            isa: Isa::best(),
+        };
+        let flat = model.outlet_fact(inputs[0])?.rank() == 3;
+        let mut wire: TVec<OutletId> = inputs[..1].into();
+        let moved = |model: &mut TypedModel, name: &str, wire: &[OutletId], op: AxisOp| {
+            model.wire_node(format!("{prefix}.{name}"), op, wire)
+        };
+        if flat {
+            wire = moved(model, "row", &wire, AxisOp::Add(2))?;
+        }
+        wire = moved(model, "channels-last", &wire, AxisOp::Move(1, 3))?;
+        wire = model.wire_node(prefix, op, &wire)?;
+        wire = moved(model, "channels-first", &wire, AxisOp::Move(3, 1))?;
+        if flat {
+            wire = moved(model, "no-row", &wire, AxisOp::Rm(2))?;
+        }
+        Ok(wire)
+    }
+}
+
+/// Places along one axis of a size that may be a symbol.
+fn places(window: &Window, axis: usize, size: &TDim) -> TractResult<TDim> {
+    if let Ok(size) = size.to_usize() {
+        let places = window.places_along(axis, size);
+        return Ok(places.context("the image is smaller than the window")?.to_dim());
+    }
+    let reach = (window.sides[axis].max(1) - 1) * window.dilations[axis] + 1;
+    let padded = size.clone() + window.pads[axis][0] + window.pads[axis][1];
+    Ok((padded - reach) / window.strides[axis].max(1) + 1)
+}
+
+/// A convolution of `[image, row, column, channel]` that is ready to run.
+#[derive(Clone, Debug)]
+struct Slide {
+    layer: Arc<Layer>,
+    activation: Activation,
+    isa: Isa,
+}
+
+impl PartialEq for Slide {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.layer, &other.layer)
+    }
+}
+impl Eq for Slide {}
+
+impl Layer {
+    const fn window(&self) -> &Window {
+        match self {
+            Self::Mixed(conv) => conv.window(),
+            Self::Apart(conv) => conv.window(),
+        }
+    }
+    const fn channels(&self) -> [usize; 2] {
+        match self {
+            Self::Mixed(conv) => [conv.channels(), conv.outputs()],
+            Self::Apart(conv) => [conv.channels(); 2],
+        }
+    }
+}
+
+impl Op for Slide {
+    fn name(&self) -> StaticName {
+        match *self.layer {
+            Layer::Mixed(_) => "MeridianConv".into(),
+            Layer::Apart(_) => "MeridianDepthwiseConv".into(),
+        }
+    }
+    fn info(&self) -> TractResult<Vec<String>> {
+        let ([from, to], sides) = (self.layer.channels(), self.layer.window().sides);
+        Ok(vec![format!(
+            "{from} to {to} channels, window {sides:?}, {}",
+            self.isa.name()
+        )])
+    }
+    op_as_typed_op!();
+}
+
+impl EvalOp for Slide {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let x = super::only(inputs)?;
+        let [channels, outputs] = self.layer.channels();
+        let &[images, height, width, given] = x.shape() else {
+            bail!("an image of {:?}", x.shape());
+        };
+        let size = [height, width];
+        let places = self.layer.window().places(size).filter(|_| given == channels);
+        let [rows, columns] = places.with_context(|| format!("{:?} under {:?}", x.shape(), self.layer.window()))?;
+        let mut y = Tensor::zero::<f32>(&[images, rows, columns, outputs])?;
+        let plain = x.try_as_plain_ram()?;
+        let mut made = y.try_as_plain_ram_mut()?;
+        let (from, to) = (height * width * channels, rows * columns * outputs);
+        let images = plain.as_slice::<f32>()?.chunks_exact(from.max(1));
+        for (image, y) in images.zip(made.as_slice_mut::<f32>()?.chunks_exact_mut(to.max(1))) {
+            match &*self.layer {
+                Layer::Mixed(conv) => SCRATCH.with_borrow_mut(|scratch| {
+                    conv.run(self.isa, image, size, self.activation, scratch, y);
+                }),
+                Layer::Apart(conv) => conv.run(self.isa, image, size, self.activation, y),
+            }
+        }
+        Ok(tvec![y.into_tvalue()])
+    }
+}
+
+impl TypedOp for Slide {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let shape = &inputs[0].shape;
+        ensure!(shape.rank() == 4, "an image of {shape:?}");
+        let window = self.layer.window();
+        let (rows, columns) = (places(window, 0, &shape[1])?, places(window, 1, &shape[2])?);
+        Ok(tvec![f32::fact([
+            shape[0].clone(),
+            rows,
+            columns,
+            self.layer.channels()[1].to_dim()
+        ])])
+    }
+    as_op!();
+}
