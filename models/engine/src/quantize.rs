@@ -3,7 +3,7 @@
 //! Weights of `MatMul`, `Gemm`, `Conv` and embedding tables become symmetric s8 codes with one scale per output channel
 //! (per row of a table), written as standard ONNX: the codes, their scales and a `DequantizeLinear` that gives the old tensor its old
 //! name. Any ONNX runtime executes it, with activations in FP32. A note in the file's metadata lets our engine code the
-//! activations of linear layers too, and compute them in integers (`docs/decisions/0013-integer-layers.md`).
+//! activations of linear layers and convolutions too, and compute them in integers (`docs/decisions/0013-integer-layers.md`, 0014).
 #![allow(
     clippy::as_conversions,
     reason = "rounding f32 to codes of -127..=127 is what this module is for"
