@@ -112,9 +112,12 @@ impl Depthwise {
                 let joined = places >= PLACES && whole(group) && whole(group + PLACES - 1);
                 let place = if joined { group } else { column };
                 let columns = window.on_image(1, place, width);
-                let pixel = place * window.strides[1] + columns.start * window.dilations[1];
-                // Where no tap lies on the image nothing is read.
-                let at = pixel.saturating_sub(window.pads[1][0]) * channels + first;
+                let at = if columns.is_empty() {
+                    first
+                } else {
+                    let pixel = place * window.strides[1] + columns.start * window.dilations[1];
+                    (pixel - window.pads[1][0]) * channels + first
+                };
                 let taps = Taps {
                     rows,
                     weights,

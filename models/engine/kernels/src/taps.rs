@@ -20,7 +20,7 @@ pub(crate) struct Taps<'a> {
     pub(crate) side: usize,
     /// Columns of taps to sum.
     pub(crate) columns: Range<usize>,
-    /// Where the first of these columns' first channel lies in a row's pixels, for the first place.
+    /// Where the first of these columns' first channel lies in a row's pixels, for the first place; anywhere on them if there is none.
     pub(crate) at: usize,
     /// Elements from tap to tap, and from place to place.
     pub(crate) steps: [usize; 2],
@@ -33,7 +33,7 @@ impl Taps<'_> {
         let columns = self.columns.len();
         let last = self.at + columns.saturating_sub(1) * self.steps[0] + (places - 1) * self.steps[1] + LANES;
         for row in self.rows {
-            assert!(columns == 0 || last <= row.pixels.len());
+            assert!(last <= row.pixels.len());
             assert!(row.tap * self.side + self.columns.end <= self.weights.len());
         }
     }

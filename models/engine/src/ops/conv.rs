@@ -273,7 +273,8 @@ impl EvalOp for Slide {
             bail!("an image of {:?}", x.shape());
         };
         let size = [height, width];
-        let places = self.layer.window().places(size).filter(|_| given == channels);
+        let whole = given == channels && height > 0 && width > 0;
+        let places = self.layer.window().places(size).filter(|_| whole);
         let [rows, columns] = places.with_context(|| format!("{:?} under {:?}", x.shape(), self.layer.window()))?;
         let mut y = Tensor::zero::<f32>(&[images, rows, columns, outputs])?;
         let plain = x.try_as_plain_ram()?;
