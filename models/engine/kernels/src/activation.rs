@@ -1,6 +1,5 @@
 //! What is done to every number that a convolution gives, while it is still in the processor's cache.
 
-use crate::Isa;
 use crate::isa::per_isa;
 use crate::vector::exp;
 
@@ -23,14 +22,36 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Replaces every number.
-    pub fn apply(self, isa: Isa, values: &mut [f32]) {
+    /// Replaces every number, with the instructions of the function that this stands in.
+    #[inline(always)]
+    pub(crate) fn apply_here(self, values: &mut [f32]) {
         match self {
             Self::None => {}
-            Self::Clip { low, high } => clip(isa, values, low, high),
-            Self::HardSwish => hard_swish(isa, values),
-            Self::Silu => silu(isa, values),
+            Self::Clip { low, high } => {
+                for x in values {
+                    *x = bounded(*x, low, high);
+                }
+            }
+            Self::HardSwish => {
+                for x in values {
+                    *x *= bounded(*x * (1.0 / 6.0) + 0.5, 0.0, 1.0);
+                }
+            }
+            Self::Silu => {
+                for x in values {
+                    // Beyond 88 the power overflows and the answer is as good as 0.
+                    let power = exp(bounded(-*x, -88.0, 88.0));
+                    *x /= 1.0 + power;
+                }
+            }
         }
+    }
+}
+
+per_isa! {
+    /// Replaces every number.
+    pub(crate) fn activate(activation: Activation, values: &mut [f32]) {
+        activation.apply_here(values);
     }
 }
 
@@ -41,33 +62,10 @@ fn bounded(x: f32, low: f32, high: f32) -> f32 {
     if x > high { high } else { x }
 }
 
-per_isa! {
-    fn clip(values: &mut [f32], low: f32, high: f32) {
-        for x in values {
-            *x = bounded(*x, low, high);
-        }
-    }
-}
-per_isa! {
-    fn hard_swish(values: &mut [f32]) {
-        for x in values {
-            *x *= bounded(*x * (1.0 / 6.0) + 0.5, 0.0, 1.0);
-        }
-    }
-}
-per_isa! {
-    fn silu(values: &mut [f32]) {
-        for x in values {
-            // Beyond 88 the power overflows and the answer is as good as 0.
-            let power = exp(bounded(-*x, -88.0, 88.0));
-            *x /= 1.0 + power;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Isa;
 
     #[test]
     fn every_form_gives_the_bits_of_the_portable_one_and_is_near_the_definition() {
@@ -81,7 +79,7 @@ mod tests {
         ];
         for (activation, exact) in cases {
             let mut portable = values.clone();
-            activation.apply(Isa::PORTABLE, &mut portable);
+            activate(Isa::PORTABLE, activation, &mut portable);
             for (x, y) in values.iter().zip(&portable) {
                 let exact = exact(f64::from(*x));
                 assert!(
@@ -91,7 +89,7 @@ mod tests {
             }
             for isa in Isa::available() {
                 let mut ours = values.clone();
-                activation.apply(isa, &mut ours);
+                activate(isa, activation, &mut ours);
                 assert!(
                     ours.iter().zip(&portable).all(|(a, b)| a.to_bits() == b.to_bits()),
                     "{}",
@@ -110,7 +108,7 @@ mod tests {
         ] {
             for isa in Isa::available() {
                 let mut values = [f32::NAN; 17];
-                activation.apply(isa, &mut values);
+                activate(isa, activation, &mut values);
                 assert!(values.iter().all(|x| x.is_nan()), "{activation:?} {}", isa.name());
             }
         }

@@ -1,11 +1,11 @@
 //! Convolutions over 8-bit codes: the pixels under a window are one row of a linear layer.
 
-use crate::{Activation, Isa, Linear, QuantizedRows, ShapeError, Window};
+use crate::{Isa, Linear, QuantizedRows, ShapeError, Window};
 
 /// What a strip of places may take, read and written, so that it stays near the processor.
 const STRIP_BYTES: usize = 96 << 10;
 /// Fewer places than this would fetch the weights too often.
-const STRIP_MIN: usize = 48;
+pub(crate) const STRIP_MIN: usize = 48;
 
 /// A convolution of an image of `channels` to one of as many channels as its [`Linear`] has outputs.
 ///
@@ -16,13 +16,6 @@ pub struct Conv {
     window: Window,
     channels: usize,
     linear: Linear,
-}
-
-/// What a [`Conv`] needs while it runs. Reuse one for many calls: it keeps its memory.
-#[derive(Debug, Default)]
-pub struct ConvScratch {
-    rows: QuantizedRows,
-    image: QuantizedRows,
 }
 
 impl Conv {
@@ -63,38 +56,48 @@ impl Conv {
         &self.window
     }
 
-    /// Writes all places of one image, both row by row, pixel by pixel, channel by channel.
+    /// Writes places that see one pixel each, channel by channel.
     ///
     /// # Panics
-    /// When the image or `y` has another length than its size says.
-    pub fn run(
+    /// When `pixels` and `y` are not as many pixels and places.
+    pub(crate) fn points(&self, isa: Isa, pixels: &[f32], rows: &mut QuantizedRows, y: &mut [f32]) {
+        let (strip, channels) = (self.strip(), self.channels);
+        for (pixels, y) in pixels
+            .chunks(strip * channels)
+            .zip(y.chunks_mut(strip * self.outputs()))
+        {
+            rows.quantize(isa, pixels, channels);
+            self.linear.run(isa, rows, y);
+        }
+    }
+
+    /// Writes places of an image of codes, from `first` on, channel by channel.
+    ///
+    /// # Panics
+    /// When `codes` are not one row for all of an image of that size, or `y` ends beyond it.
+    pub(crate) fn windows(
         &self,
         isa: Isa,
-        image: &[f32],
+        codes: &QuantizedRows,
         size: [usize; 2],
-        activation: Activation,
-        scratch: &mut ConvScratch,
+        first: usize,
+        rows: &mut QuantizedRows,
         y: &mut [f32],
     ) {
-        let places = self.window.places(size).unwrap_or([0, 0]);
-        let outputs = self.outputs();
-        fits(image, size, self.channels, y, places, outputs);
-        let strip = (STRIP_BYTES / 4 / outputs.max(self.channels)).max(STRIP_MIN);
-        let point = self.window.is_point();
-        if !point && !y.is_empty() {
-            scratch.image.quantize(isa, image, image.len());
+        let Some([_, columns]) = self.window.places(size) else {
+            return;
+        };
+        let strip = self.strip();
+        for (at, y) in y.chunks_mut(strip * self.outputs()).enumerate() {
+            let first = first + at * strip;
+            self.gather(codes, size, columns, first..first + y.len() / self.outputs(), rows);
+            self.linear.run(isa, rows, y);
         }
-        for (at, y) in y.chunks_mut(strip * outputs).enumerate() {
-            let (first, count) = (at * strip, y.len() / outputs);
-            if point {
-                let pixels = &image[first * self.channels..][..count * self.channels];
-                scratch.rows.quantize(isa, pixels, self.channels);
-            } else {
-                self.gather(&scratch.image, size, places[1], first..first + count, &mut scratch.rows);
-            }
-            self.linear.run(isa, &scratch.rows, y);
-            activation.apply(isa, y);
-        }
+    }
+
+    /// Places to code and sum at a time.
+    fn strip(&self) -> usize {
+        (STRIP_BYTES / 4 / self.outputs().max(self.channels)).max(STRIP_MIN)
     }
 
     /// Makes one row of codes of what the window sees at each of these places.
@@ -111,46 +114,51 @@ impl Conv {
         // A code is 0..=255, and so is that of zero.
         let nothing = zero as u8;
         rows.reset(places.len(), self.linear.inputs(), zero, scale);
-        let stride = rows.stride();
-        for (place, row) in places.zip(rows.codes.chunks_exact_mut(stride)) {
-            let (place_row, place_column) = (place / columns, place % columns);
-            let on_row = window.on_image(1, place_column, size[1]);
-            let taps = row.chunks_exact_mut(window.sides[1] * channels).take(window.sides[0]);
-            for (tap_row, row) in taps.enumerate() {
-                let Some(pixel_row) = window.pixel(0, place_row, tap_row, size[0]) else {
-                    row.fill(nothing);
+        let (stride, tap_row) = (rows.stride(), window.sides[1] * channels);
+        let (codes, pixels) = (rows.codes_and_slack_mut(), image.codes_and_slack());
+        let inner = if window.dilations[1] == 1 {
+            window.inner(1, size[1])
+        } else {
+            0..0
+        };
+        let (mut row, mut column) = (places.start / columns, places.start % columns);
+        for at in (0..places.len()).map(|at| at * stride) {
+            for tap in 0..window.sides[0] {
+                // In this order: what a copy leaves behind its codes is written later.
+                let to = at + tap * tap_row;
+                let Some(pixel_row) = window.pixel(0, row, tap, size[0]) else {
+                    codes[to..to + tap_row].fill(nothing);
                     continue;
                 };
-                let pixels = &image.codes[pixel_row * size[1] * channels..][..size[1] * channels];
-                row[..on_row.start * channels].fill(nothing);
-                row[on_row.end * channels..].fill(nothing);
-                let seen = &mut row[on_row.start * channels..on_row.end * channels];
-                let start = place_column * window.strides[1] + on_row.start * window.dilations[1];
-                let Some(start) = start.checked_sub(window.pads[1][0]).filter(|_| !seen.is_empty()) else {
-                    continue;
-                };
-                if window.dilations[1] == 1 {
-                    seen.copy_from_slice(&pixels[start * channels..][..seen.len()]);
+                let pixels = &pixels[pixel_row * size[1] * channels..];
+                if inner.contains(&column) {
+                    let pixel = (column * window.strides[1] - window.pads[1][0]) * channels;
+                    copy_few(&pixels[pixel..], &mut codes[to..], tap_row);
                     continue;
                 }
-                for (tap, seen) in seen.chunks_exact_mut(channels).enumerate() {
-                    seen.copy_from_slice(&pixels[(start + tap * window.dilations[1]) * channels..][..channels]);
+                for (tap, seen) in codes[to..to + tap_row].chunks_exact_mut(channels).enumerate() {
+                    match window.pixel(1, column, tap, size[1]) {
+                        Some(pixel) => seen.copy_from_slice(&pixels[pixel * channels..][..channels]),
+                        None => seen.fill(nothing),
+                    }
                 }
+            }
+            column += 1;
+            if column == columns {
+                (row, column) = (row + 1, 0);
             }
         }
     }
 }
 
-/// # Panics
-/// When lengths are not those of the sizes.
-pub(crate) fn fits(image: &[f32], size: [usize; 2], channels: usize, y: &[f32], places: [usize; 2], outputs: usize) {
-    let holds = |[height, width]: [usize; 2], channels: usize| height.checked_mul(width)?.checked_mul(channels);
-    assert!(
-        holds(size, channels) == Some(image.len()) && holds(places, outputs) == Some(y.len()),
-        "{} elements for {size:?} pixels of {channels} into {} for {places:?} of {outputs}",
-        image.len(),
-        y.len()
-    );
+/// Copies `count` codes and maybe, so that a call is saved, some behind them.
+#[inline(always)]
+fn copy_few(from: &[u8], to: &mut [u8], count: usize) {
+    const FEW: usize = 16;
+    match (from.first_chunk::<FEW>(), to.first_chunk_mut::<FEW>()) {
+        (Some(from), Some(to)) if count <= FEW => *to = *from,
+        _ => to[..count].copy_from_slice(&from[..count]),
+    }
 }
 
 #[cfg(test)]

@@ -1,22 +1,23 @@
 //! Convolutions that keep channels apart, in FP32: their products are few, their weights a file may still keep as codes.
 
-use crate::isa::Kind;
-use crate::taps::{self, LANES, Sums, TapRow, Taps};
-use crate::{Activation, Isa, ShapeError, Window};
+use std::ops::Range;
 
-/// Places along a row that share each weight they load.
-const PLACES: usize = 4;
+use crate::isa::Kind;
+use crate::lines::{BlockMut, Lines, RowsMut};
+use crate::taps::{self, Checked, LANES, Sums, Taps};
+use crate::{Activation, Isa, ShapeError, Window};
 
 /// A convolution of each channel by itself.
 ///
-/// Result: `bias + sum of x * w` over the taps that lie on pixels, rows first, each product and sum rounded.
+/// Result: `bias + sum of x * w` over the taps of rows that are on the image, row by row, each product rounded only with its sum.
+/// What pads a row counts as 0.
 #[derive(Debug)]
 pub struct Depthwise {
     window: Window,
     channels: usize,
-    /// Blocks of 16 channels, in a block tap by tap; where there are fewer, tap by tap.
-    weights: Vec<f32>,
-    bias: Vec<f32>,
+    /// For each block of 16 channels, tap by tap; what pads the last block is 0.
+    weights: Vec<[f32; LANES]>,
+    bias: Vec<[f32; LANES]>,
 }
 
 impl Depthwise {
@@ -39,22 +40,19 @@ impl Depthwise {
         if bias.len() != channels {
             return Err(ShapeError(format!("a bias of {} for {channels} channels", bias.len())));
         }
-        let weights = if channels < LANES {
-            weights.to_vec()
-        } else {
-            let blocks = (0..channels.div_ceil(LANES)).map(|block| first_of(block, channels));
-            let lanes = blocks.flat_map(|first| {
-                weights
-                    .chunks_exact(channels)
-                    .flat_map(move |tap| &tap[first..first + LANES])
-            });
-            lanes.copied().collect()
-        };
+        let blocks = channels.div_ceil(LANES);
+        let mut packed = vec![[0.0; LANES]; blocks * window.taps()];
+        for (at, weight) in weights.iter().enumerate() {
+            let (tap, channel) = (at / channels, at % channels);
+            packed[channel / LANES * window.taps() + tap][channel % LANES] = *weight;
+        }
+        let mut starts = vec![[0.0; LANES]; blocks];
+        starts.as_flattened_mut()[..channels].copy_from_slice(&bias);
         Ok(Self {
             window,
             channels,
-            weights,
-            bias,
+            weights: packed,
+            bias: starts,
         })
     }
 
@@ -69,134 +67,164 @@ impl Depthwise {
         &self.window
     }
 
-    /// Writes all places of one image, both row by row, pixel by pixel, channel by channel.
+    /// Rows of places of an image `height` rows high, of which `lines` holds those that they see, padded.
     ///
     /// # Panics
-    /// When the image or `y` has another length than its size says.
-    pub fn run(&self, isa: Isa, image: &[f32], size: [usize; 2], activation: Activation, y: &mut [f32]) {
-        let places = self.window.places(size).unwrap_or([0, 0]);
-        crate::conv::fits(image, size, self.channels, y, places, self.channels);
-        let row = places[1] * self.channels;
-        for (place, y) in y.chunks_exact_mut(row.max(1)).enumerate() {
-            let seen = |tap: usize| {
-                let row = self.window.pixel(0, place, tap, size[0])?;
-                let pixels = &image[row * size[1] * self.channels..][..size[1] * self.channels];
-                Some(TapRow { tap, pixels })
-            };
-            let rows: Vec<TapRow<'_>> = (0..self.window.sides[0]).filter_map(seen).collect();
-            self.places(isa, &rows, size[1], y);
-            activation.apply(isa, y);
+    /// When `lines` are too short for a row, or rows of `y` are no rows of places.
+    pub(crate) fn rows(
+        &self,
+        isa: Isa,
+        (lines, height): (&Lines, usize),
+        rows: Range<usize>,
+        activation: Activation,
+        y: &mut RowsMut<'_>,
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2(job: &Job<'_>, y: &mut RowsMut<'_>) {
+            // SAFETY: this function has the instructions.
+            unsafe { job.run::<taps::Avx2>(y) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+        fn avx512(job: &Job<'_>, y: &mut RowsMut<'_>) {
+            // SAFETY: this function has the instructions.
+            unsafe { job.run::<taps::Avx512>(y) }
+        }
+        let job = &Job {
+            layer: self,
+            lines,
+            height,
+            rows,
+            activation,
+        };
+        match isa.0 {
+            // SAFETY: every processor can do plain loops.
+            Kind::Portable => unsafe { job.run::<taps::Portable>(y) },
+            // SAFETY: an `Isa` of this kind exists only where the processor has these instructions.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { avx2(job, y) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => unsafe { avx512(job, y) },
+        }
+    }
+}
+
+/// Some rows of places to make.
+struct Job<'a> {
+    layer: &'a Depthwise,
+    lines: &'a Lines,
+    height: usize,
+    rows: Range<usize>,
+    activation: Activation,
+}
+
+/// What one row of places sees.
+struct Seen {
+    /// The ring's row under the first row of taps, and how many on the next one lies.
+    first: usize,
+    step: usize,
+    /// The taps on rows of the image, of all taps row by row.
+    taps: Range<usize>,
+}
+
+impl Job<'_> {
+    /// # Safety
+    /// The processor has the instructions of `S`.
+    #[inline(always)]
+    unsafe fn run<S: Sums>(&self, y: &mut RowsMut<'_>) {
+        // Channels are the outer loop: what several rows of places see of a few of them stays in the first cache.
+        for block in 0..self.layer.bias.len() {
+            for n in self.rows.clone() {
+                // SAFETY: the caller's promise.
+                unsafe { self.row::<S>(block, &self.seen(n), y.block(n, block)) }
+            }
         }
     }
 
-    /// One row of places, `LANES` channels at a time.
+    #[inline(always)]
+    fn seen(&self, row: usize) -> Seen {
+        let (window, capacity) = (&self.layer.window, self.lines.capacity());
+        let seen = window.on_image(0, row, self.height);
+        let first = (row * window.strides[0] + seen.start * window.dilations[0]).saturating_sub(window.pads[0][0]);
+        Seen {
+            first: first % capacity,
+            // Where one row is all there is, none comes after it.
+            step: window.dilations[0].min(capacity),
+            taps: seen.start * window.sides[1]..seen.end * window.sides[1],
+        }
+    }
+
+    /// `LANES` channels of one row of places.
     ///
     /// # Safety
     /// The processor has the instructions of `S`.
     #[inline(always)]
-    unsafe fn row<S: Sums>(&self, rows: &[TapRow<'_>], width: usize, y: &mut [f32]) {
-        let (window, channels) = (&self.window, self.channels);
-        let (places, taps) = (y.len() / channels, window.taps());
-        let steps = [window.dilations[1] * channels, window.strides[1] * channels];
-        for block in 0..channels.div_ceil(LANES) {
-            let first = first_of(block, channels);
-            let weights = &self.weights.as_chunks().0[block * taps..][..taps];
-            let Some(start) = self.bias[first..].first_chunk() else {
-                continue;
-            };
-            let mut column = 0;
-            while column < places {
-                // The last places are summed again rather than one by one: they come out the same.
-                let group = column.min(places.saturating_sub(PLACES));
-                let whole = |place| window.on_image(1, place, width) == (0..window.sides[1]);
-                let joined = places >= PLACES && whole(group) && whole(group + PLACES - 1);
-                let place = if joined { group } else { column };
-                let columns = window.on_image(1, place, width);
-                let at = if columns.is_empty() {
-                    first
-                } else {
-                    let pixel = place * window.strides[1] + columns.start * window.dilations[1];
-                    (pixel - window.pads[1][0]) * channels + first
-                };
-                let taps = Taps {
-                    rows,
-                    weights,
-                    side: window.sides[1],
-                    columns,
-                    at,
-                    steps,
-                };
-                // SAFETY: the caller's promise.
-                unsafe {
-                    if joined {
-                        store(&S::sums::<PLACES>(&taps, start), place, channels, first, y);
-                    } else {
-                        store(&S::sums::<1>(&taps, start), place, channels, first, y);
-                    }
-                }
-                column = if joined { group + PLACES } else { column + 1 };
+    unsafe fn row<S: Sums>(&self, block: usize, seen: &Seen, mut y: BlockMut<'_>) {
+        let (layer, window) = (self.layer, &self.layer.window);
+        let [pitch, pixel, from_block] = self.lines.steps();
+        let weights = &layer.weights[block * window.taps()..][seen.taps.clone()];
+        let start = &layer.bias[block];
+        let taps = Taps {
+            ring: self.lines.ring(),
+            pitch,
+            first: seen.first,
+            step: seen.step,
+            weights,
+            side: window.sides[1],
+            at: block * from_block,
+            steps: [window.dilations[1] * pixel, window.strides[1] * pixel],
+            places: y.width(),
+        };
+        let side = taps.side;
+        let taps = taps.check();
+        // SAFETY: the caller's promise.
+        unsafe {
+            match side {
+                3 => self.groups::<S, 3>(&taps, start, &mut y),
+                5 => self.groups::<S, 5>(&taps, start, &mut y),
+                _ => self.groups::<S, 0>(&taps, start, &mut y),
             }
         }
     }
 
-    /// One row of places of fewer than `LANES` channels.
-    fn narrow_row(&self, rows: &[TapRow<'_>], width: usize, y: &mut [f32]) {
-        let (window, channels) = (&self.window, self.channels);
-        for (place, y) in y.chunks_exact_mut(channels).enumerate() {
-            y.copy_from_slice(&self.bias);
-            for row in rows {
-                for tap in window.on_image(1, place, width) {
-                    let pixel = place * window.strides[1] + tap * window.dilations[1] - window.pads[1][0];
-                    let weights = &self.weights[(row.tap * window.sides[1] + tap) * channels..][..channels];
-                    let seen = &row.pixels[pixel * channels..][..channels];
-                    for (sum, (x, w)) in y.iter_mut().zip(seen.iter().zip(weights)) {
-                        *sum += x * w;
-                    }
+    /// A row of places, a few at a time.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `S`.
+    #[inline(always)]
+    unsafe fn groups<S: Sums, const SIDE: usize>(
+        &self,
+        taps: &Checked<'_>,
+        start: &[f32; LANES],
+        y: &mut BlockMut<'_>,
+    ) {
+        let places = y.width();
+        let mut place = 0;
+        while place < places {
+            // Some of the last places are summed again rather than all one by one: they come out the same.
+            let most = S::PLACES.min(places).min(2 * (places - place) - 1);
+            let joined = [14, 7, 4].into_iter().find(|joined| *joined <= most).unwrap_or(1);
+            place = place.min(places - joined);
+            // SAFETY: the caller's promise.
+            unsafe {
+                match joined {
+                    14 => self.store(S::sums::<14, SIDE>(taps, place, start), place, y),
+                    7 => self.store(S::sums::<7, SIDE>(taps, place, start), place, y),
+                    4 => self.store(S::sums::<4, SIDE>(taps, place, start), place, y),
+                    _ => self.store(S::sums::<1, SIDE>(taps, place, start), place, y),
                 }
             }
+            place += joined;
         }
     }
 
-    /// One row of places, in the form of `isa`.
-    fn places(&self, isa: Isa, rows: &[TapRow<'_>], width: usize, y: &mut [f32]) {
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2")]
-        fn avx2(layer: &Depthwise, rows: &[TapRow<'_>], width: usize, y: &mut [f32]) {
-            // SAFETY: this function has the instructions.
-            unsafe { layer.row::<taps::Avx2>(rows, width, y) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f")]
-        fn avx512(layer: &Depthwise, rows: &[TapRow<'_>], width: usize, y: &mut [f32]) {
-            // SAFETY: this function has the instructions.
-            unsafe { layer.row::<taps::Avx512>(rows, width, y) }
-        }
-        if self.channels < LANES {
-            return self.narrow_row(rows, width, y);
-        }
-        match isa.0 {
-            // SAFETY: every processor can do plain loops.
-            Kind::Portable => unsafe { self.row::<taps::Portable>(rows, width, y) },
-            // SAFETY: an `Isa` of this kind exists only where the processor has these instructions.
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { avx2(self, rows, width, y) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => unsafe { avx512(self, rows, width, y) },
-        }
+    #[inline(always)]
+    fn store<const P: usize>(&self, mut sums: [[f32; LANES]; P], place: usize, y: &mut BlockMut<'_>) {
+        self.activation.apply_here(sums.as_flattened_mut());
+        y.put(place, &sums);
     }
-}
-
-#[inline(always)]
-fn store<const P: usize>(sums: &[[f32; LANES]; P], place: usize, channels: usize, first: usize, y: &mut [f32]) {
-    for (at, sum) in sums.iter().enumerate() {
-        y[(place + at) * channels + first..][..LANES].copy_from_slice(sum);
-    }
-}
-
-/// The first channel of a block: the last block shares channels with the one before, which come out the same.
-fn first_of(block: usize, channels: usize) -> usize {
-    (block * LANES).min(channels - LANES)
 }
 
 #[cfg(test)]
@@ -204,7 +232,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::chain::tests::{run, stage};
     use crate::conv::tests::{bits, noise, windows};
+    use crate::{Chain, Layer};
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
@@ -224,18 +254,20 @@ mod tests {
                         let mut sum = bias[channel];
                         for tap in 0..window.taps() {
                             let (tap_row, tap_column) = (tap / window.sides[1], tap % window.sides[1]);
-                            let pixel = window.pixel(0, row, tap_row, size[0]).zip(window.pixel(1, column, tap_column, size[1]));
-                            if let Some((r, c)) = pixel {
-                                sum += image[(r * size[1] + c) * channels + channel] * weights[tap * channels + channel];
-                            }
+                            let Some(r) = window.pixel(0, row, tap_row, size[0]) else {
+                                continue;
+                            };
+                            let pixel = window.pixel(1, column, tap_column, size[1]);
+                            let x = pixel.map_or(0.0, |c| image[(r * size[1] + c) * channels + channel]);
+                            sum = x.mul_add(weights[tap * channels + channel], sum);
                         }
                         exact.push(sum);
                     }
                 }
             }
+            let chain = Chain::of(stage(Layer::Apart(layer), Activation::None));
             for isa in Isa::available() {
-                let mut y = vec![f32::NAN; exact.len()];
-                layer.run(isa, &image, size, Activation::None, &mut y);
+                let y = run(&chain, isa, &image, size);
                 prop_assert_eq!(bits(&y), bits(&exact), "{}", isa.name());
             }
         }

@@ -8,7 +8,7 @@ pub struct Isa(pub(crate) Kind);
 pub(crate) enum Kind {
     /// What every processor has.
     Portable,
-    /// 256-bit integers.
+    /// 256-bit integers, and products that are summed in one rounding.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// 512-bit vectors with dot products of four bytes.
@@ -33,7 +33,7 @@ impl Isa {
             {
                 all.push(Self(Kind::Avx512Vnni));
             }
-            if is_x86_feature_detected!("avx2") {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 all.push(Self(Kind::Avx2));
             }
         }
@@ -63,7 +63,7 @@ impl Isa {
 
 /// Defines functions whose one body is compiled once for each instruction set, so that the compiler may use its vectors.
 ///
-/// The body is written without fused operations, and Rust never contracts `a * b + c`: all forms give the same bits.
+/// Rust never contracts `a * b + c`, so all forms give the same bits.
 macro_rules! per_isa {
     ($(#[$doc:meta])* $visible:vis fn $name:ident($($arg:ident: $type:ty),*) $body:block) => {
         $(#[$doc])*

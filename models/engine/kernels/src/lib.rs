@@ -4,18 +4,20 @@
 //!   f32 rows --quantize--> u8 codes, a scale a row --dot with packed s8 weights--> i32 --scale, bias--> f32 rows
 //! ```
 //! Every function takes the [`Isa`] that it runs on, and every [`Isa`] gives the same bits: integer sums are exact, and
-//! each floating-point result is made by the same IEEE 754 operations in the same order, never by a fused one. So the
-//! portable form is the reference, and nodes with different processors agree.
+//! each floating-point result is made by the same IEEE 754 operations in the same order. So the portable form is the
+//! reference, and nodes with different processors agree.
 //!
 //! No input makes a function here read or write outside its slices: lengths are checked before any pointer is made. This is the only
 //! package of ours where `unsafe` may stand; each block says why it is sound.
 
 mod activation;
 mod attention;
+mod chain;
 mod conv;
 mod depthwise;
 mod isa;
 mod linear;
+mod lines;
 mod outer;
 mod rows;
 mod taps;
@@ -25,7 +27,8 @@ mod window;
 
 pub use activation::Activation;
 pub use attention::{Attention, AttentionScratch, AttentionShape, Mask};
-pub use conv::{Conv, ConvScratch};
+pub use chain::{Chain, ChainScratch, Layer, Order, Stage};
+pub use conv::Conv;
 pub use depthwise::Depthwise;
 pub use isa::Isa;
 pub use linear::{Linear, ShapeError};

@@ -20,9 +20,8 @@ pub(crate) struct Block(pub(crate) [i8; LANES * GROUP]);
 /// ```text
 ///   packed: panels of up to 64 channels, one after another; in a panel, for every 4 inputs, its blocks of 16 channels
 /// ```
-/// Result: `y = sum * (row_scale * channel_scale) + bias` with the exact integer `sum` of products of
-/// `code - zero` and weights, rounded after
-/// each of the three operations.
+/// Result: `y = sum * (row_scale * channel_scale) + bias` with the exact integer `sum` of products of `code - zero` and weights;
+/// the scales' product is rounded, then product and sum together.
 #[derive(Debug)]
 pub struct Linear {
     inputs: usize,
@@ -47,8 +46,8 @@ impl std::fmt::Display for ShapeError {
 impl std::error::Error for ShapeError {}
 
 impl Linear {
-    /// Most inputs: the sum of so many products fits 32 bits, whatever the codes are.
-    pub const INPUTS_MAX: usize = 1 << 16;
+    /// Most inputs: the sum of so many products fits 32 bits, whatever the codes are, and an 128th of so many weights 16 bits.
+    pub const INPUTS_MAX: usize = 1 << 15;
 
     /// Packs `codes` (`inputs` x `outputs`, row-major), one scale a channel, and a bias or nothing (taken for zeros).
     ///

@@ -1,10 +1,17 @@
 //! Rows of activations as 8-bit codes, each row with a scale of its own.
 
 use crate::Isa;
-use crate::isa::per_isa;
+use crate::isa::{Kind, per_isa};
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 /// Rows of a smaller spread are taken for zeros: their scale would not be a normal number.
 const SPREAD_MIN: f32 = 1e-30;
+/// Adding it rounds a number under 2^22 to the nearest integer, halves to even, which the sum's low bits then are.
+const SHIFT: f32 = 12_582_912.0;
+/// Bytes behind the last code, so that copies of a few codes may take a vector.
+pub(crate) const SLACK: usize = 64;
 
 /// `rows` x `width` activations as codes. Reuse one for many calls: it keeps its memory.
 ///
@@ -14,8 +21,8 @@ const SPREAD_MIN: f32 = 1e-30;
 /// from it is NaN.
 #[derive(Debug, Default)]
 pub struct QuantizedRows {
-    /// Rows of [`QuantizedRows::stride`] codes; what pads a row counts nothing, as weights are 0 there.
-    pub(crate) codes: Vec<u8>,
+    /// Never shorter than it was: what is not in use costs nothing, and what grew again would be cleared for nothing.
+    codes: Vec<u8>,
     pub(crate) zeros: Vec<i32>,
     pub(crate) scales: Vec<f32>,
     width: usize,
@@ -48,7 +55,44 @@ impl QuantizedRows {
             x.len()
         );
         self.reset(x.len() / width, width, 0, 0.0);
-        quantize_rows(isa, x, width, &mut self.codes, &mut self.zeros, &mut self.scales);
+        let bytes = self.rows() * self.stride();
+        let (codes, zeros, scales) = (&mut self.codes[..bytes], &mut self.zeros[..], &mut self.scales[..]);
+        match isa.0 {
+            // SAFETY: an `Isa` of this kind exists only where the processor has these instructions.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => unsafe { avx512::quantize_rows(x, width, codes, zeros, scales) },
+            _ => quantize_rows(isa, x, width, codes, zeros, scales),
+        }
+    }
+
+    /// Rows of [`QuantizedRows::stride`] codes; what pads a row counts nothing, as weights are 0 there.
+    pub(crate) fn codes(&self) -> &[u8] {
+        &self.codes[..self.rows() * self.stride()]
+    }
+    /// The same and [`SLACK`] bytes of any content.
+    pub(crate) fn codes_and_slack(&self) -> &[u8] {
+        &self.codes[..self.rows() * self.stride() + SLACK]
+    }
+    /// The same, to be written.
+    pub(crate) fn codes_and_slack_mut(&mut self) -> &mut [u8] {
+        let end = self.rows() * self.stride() + SLACK;
+        &mut self.codes[..end]
+    }
+
+    /// Replaces the content by one row of the codes of an image given channel by channel; the codes lie pixel by pixel.
+    ///
+    /// # Panics
+    /// When the image has no elements, or not as many for each channel.
+    pub(crate) fn quantize_planes(&mut self, isa: Isa, image: &[f32], channels: usize, spare: &mut Self) {
+        assert!(image.len().is_multiple_of(channels));
+        spare.quantize(isa, image, image.len());
+        self.reset(1, image.len(), spare.zeros[0], spare.scales[0]);
+        let planes = spare.codes[..image.len()].chunks_exact(image.len() / channels);
+        for (channel, plane) in planes.enumerate() {
+            for (pixel, code) in self.codes[..image.len()].chunks_exact_mut(channels).zip(plane) {
+                pixel[channel] = *code;
+            }
+        }
     }
 
     /// Makes room for `rows` of `width` codes of any content, all with one zero and scale.
@@ -58,7 +102,10 @@ impl QuantizedRows {
         self.scales.resize(rows, scale);
         self.zeros.clear();
         self.zeros.resize(rows, zero);
-        self.codes.resize(rows * self.stride(), 0);
+        let needs = rows * self.stride() + SLACK;
+        if self.codes.len() < needs {
+            self.codes.resize(needs, 0);
+        }
     }
 }
 
@@ -106,74 +153,11 @@ fn reach(row: &[f32]) -> (f32, f32) {
     (negative, f32::from_bits(high.cast_unsigned()))
 }
 
-/// The nearest integer, halves to even, for magnitudes under 2^22: adding 1.5 * 2^23 rounds, and the sum's low bits are it.
+/// The nearest integer, halves to even, for magnitudes under 2^22.
 #[inline(always)]
 fn rounded(x: f32) -> i32 {
-    const SHIFT: f32 = 12_582_912.0;
     ((x + SHIFT).to_bits() as i32).wrapping_sub(SHIFT.to_bits() as i32)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn codes_of(rows: &QuantizedRows, row: usize) -> Vec<i32> {
-        let stride = rows.stride();
-        let codes = &rows.codes[row * stride..][..rows.width];
-        codes.iter().map(|c| i32::from(*c) - rows.zeros[row]).collect()
-    }
-
-    #[test]
-    fn a_row_is_coded_by_its_own_reach_and_halves_go_to_even() {
-        for isa in Isa::available() {
-            let mut rows = QuantizedRows::default();
-            rows.quantize(isa, &[205.0, -50.0, 0.5, 1.5, 2.5, 0.0, 0.0, 0.0, 0.0, 0.0], 5);
-            assert_eq!(codes_of(&rows, 0), [205, -50, 0, 2, 2], "{isa:?}");
-            assert_eq!(codes_of(&rows, 1), [0; 5]);
-            assert_eq!(rows.scales, [1.0, 0.0]);
-            assert_eq!(rows.zeros, [50, 0]);
-        }
-    }
-
-    #[test]
-    fn a_row_that_is_all_positive_or_all_negative_loses_no_bit() {
-        for isa in Isa::available() {
-            let mut rows = QuantizedRows::default();
-            rows.quantize(isa, &[255.0, 1.0, -255.0, -1.0], 2);
-            assert_eq!((codes_of(&rows, 0), codes_of(&rows, 1)), (vec![255, 1], vec![-255, -1]));
-        }
-    }
-
-    #[test]
-    fn what_is_not_finite_makes_the_row_nan_and_no_other() {
-        for isa in Isa::available() {
-            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                let mut rows = QuantizedRows::default();
-                rows.quantize(isa, &[1.0, bad, 1.0, 255.0], 2);
-                assert!(rows.scales[0].is_nan() && rows.scales[1].is_finite());
-                assert_eq!(codes_of(&rows, 1), [1, 255]);
-            }
-            let mut rows = QuantizedRows::default();
-            rows.quantize(isa, &[f32::MAX, -f32::MAX], 2);
-            assert!(rows.scales[0].is_nan(), "a reach that is no number has no scale");
-        }
-    }
-
-    #[test]
-    fn no_number_however_small_or_large_is_off_by_more_than_half_a_step() {
-        for isa in Isa::available() {
-            for x in [f32::MAX / 2.0, f32::MIN_POSITIVE, 1e-30, 1.1e-30, 1e-45, 1e30] {
-                let mut rows = QuantizedRows::default();
-                let row = [x, -x, x / 2.0, 0.0, x / 7.0];
-                rows.quantize(isa, &row, 5);
-                for (code, x) in codes_of(&rows, 0).iter().zip(row) {
-                    let back = *code as f32 * rows.scales[0];
-                    assert!(
-                        (back - x).abs() <= rows.scales[0] * 0.5001 || rows.scales[0] == 0.0,
-                        "{x}: {back}"
-                    );
-                }
-            }
-        }
-    }
-}
+mod tests;

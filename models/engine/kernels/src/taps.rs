@@ -1,74 +1,92 @@
 //! The inner loop of convolutions that keep channels apart: a few places by sixteen channels, in each form's own registers.
 
-use std::ops::Range;
-
 /// Channels of one call.
 pub(crate) const LANES: usize = 16;
 
-/// The pixels of one row of an image, under one row of a window's taps.
-pub(crate) struct TapRow<'a> {
-    /// Which row of taps.
-    pub(crate) tap: usize,
-    pub(crate) pixels: &'a [f32],
-}
-
-/// What one call sums.
+/// What a row of places sums: rows of taps over rows of a ring.
 pub(crate) struct Taps<'a> {
-    pub(crate) rows: &'a [TapRow<'a>],
-    /// For each tap of a window `side` wide, sixteen channels.
+    /// Rows of `pitch` elements.
+    pub(crate) ring: &'a [f32],
+    pub(crate) pitch: usize,
+    /// The ring's row under the first row of taps, and how many on the next one lies.
+    pub(crate) first: usize,
+    pub(crate) step: usize,
+    /// For each tap, row by row, sixteen channels.
     pub(crate) weights: &'a [[f32; LANES]],
+    /// Taps of a row.
     pub(crate) side: usize,
-    /// Columns of taps to sum.
-    pub(crate) columns: Range<usize>,
-    /// Where the first of these columns' first channel lies in a row's pixels, for the first place; anywhere on them if there is none.
+    /// Where the first place's first tap lies in a row.
     pub(crate) at: usize,
     /// Elements from tap to tap, and from place to place.
     pub(crate) steps: [usize; 2],
+    pub(crate) places: usize,
 }
 
-impl Taps<'_> {
-    /// Panics unless everything that the loop reads is there.
+/// [`Taps`] all of which lie on elements that are there.
+pub(crate) struct Checked<'a>(Taps<'a>);
+
+impl<'a> Taps<'a> {
+    /// # Panics
+    /// When a tap of a place lies beyond its row, or the ring holds no whole rows.
     #[inline(always)]
-    fn check(&self, places: usize) {
-        let columns = self.columns.len();
-        let last = self.at + columns.saturating_sub(1) * self.steps[0] + (places - 1) * self.steps[1] + LANES;
-        for row in self.rows {
-            assert!(last <= row.pixels.len());
-            assert!(row.tap * self.side + self.columns.end <= self.weights.len());
-        }
+    pub(crate) fn check(self) -> Checked<'a> {
+        let last = self.at + (self.side - 1) * self.steps[0] + (self.places - 1) * self.steps[1] + LANES;
+        assert!(last <= self.pitch && self.first * self.pitch < self.ring.len());
+        assert!(self.ring.len().is_multiple_of(self.pitch) && self.step * self.pitch <= self.ring.len());
+        Checked(self)
+    }
+
+    /// Where the next row of taps looks.
+    #[inline(always)]
+    const fn next(&self, row: usize) -> usize {
+        let (row, end) = (row + self.step * self.pitch, self.ring.len());
+        if row < end { row } else { row - end }
     }
 }
 
-/// A form of the loop. Every form multiplies, rounds, adds and rounds, tap by tap, so all give the same bits.
+/// A form of the loop. Every form multiplies and adds in one rounding, tap by tap, so all give the same bits.
 pub(crate) trait Sums {
-    /// `P` places, each `start` plus the sum of its taps.
+    /// Places along a row that share each weight they load: as many sums as hide an addition's latency and fit the registers.
+    const PLACES: usize;
+
+    /// `P` places from `place` on, each `start` plus the sum of its taps; `SIDE` is 0 or how many taps a row has.
     ///
     /// # Panics
-    /// When a tap lies beyond its row's pixels or the weights.
+    /// When there are fewer places, or rows have another number of taps.
     ///
     /// # Safety
     /// The processor has the form's instructions.
-    unsafe fn sums<const P: usize>(taps: &Taps<'_>, start: &[f32; LANES]) -> [[f32; LANES]; P];
+    unsafe fn sums<const P: usize, const SIDE: usize>(
+        taps: &Checked<'_>,
+        place: usize,
+        start: &[f32; LANES],
+    ) -> [[f32; LANES]; P];
 }
 
 /// Plain loops.
 pub(crate) struct Portable;
 
 impl Sums for Portable {
+    const PLACES: usize = 4;
+
     #[inline(always)]
-    unsafe fn sums<const P: usize>(taps: &Taps<'_>, start: &[f32; LANES]) -> [[f32; LANES]; P] {
-        taps.check(P);
+    unsafe fn sums<const P: usize, const SIDE: usize>(
+        Checked(taps): &Checked<'_>,
+        place: usize,
+        start: &[f32; LANES],
+    ) -> [[f32; LANES]; P] {
         let mut sums = [*start; P];
-        for row in taps.rows {
-            let weights = &taps.weights[row.tap * taps.side..][taps.columns.clone()];
+        let mut row = taps.first * taps.pitch;
+        for weights in taps.weights.chunks_exact(taps.side) {
             for (tap, weights) in weights.iter().enumerate() {
-                for (place, sums) in sums.iter_mut().enumerate() {
-                    let seen = &row.pixels[taps.at + tap * taps.steps[0] + place * taps.steps[1]..][..LANES];
-                    for (sum, (x, w)) in sums.iter_mut().zip(seen.iter().zip(weights)) {
-                        *sum += x * w;
+                for (at, sums) in sums.iter_mut().enumerate() {
+                    let pixel = row + taps.at + tap * taps.steps[0] + (place + at) * taps.steps[1];
+                    for (sum, (x, w)) in sums.iter_mut().zip(taps.ring[pixel..][..LANES].iter().zip(weights)) {
+                        *sum = x.mul_add(*w, *sum);
                     }
                 }
             }
+            row = taps.next(row);
         }
         sums
     }
@@ -76,35 +94,48 @@ impl Sums for Portable {
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! of_vectors {
-    ($(#[$doc:meta])* $name:ident, $lanes:literal, $load:ident, $mul:ident, $add:ident, $store:ident) => {
+    ($(#[$doc:meta])* $name:ident, $lanes:literal, $places:literal, $load:ident, $fused:ident, $store:ident) => {
         $(#[$doc])*
         pub(crate) struct $name;
 
         impl Sums for $name {
+            const PLACES: usize = $places;
+
             #[inline(always)]
-            unsafe fn sums<const P: usize>(taps: &Taps<'_>, start: &[f32; LANES]) -> [[f32; LANES]; P] {
+            unsafe fn sums<const P: usize, const SIDE: usize>(
+                Checked(taps): &Checked<'_>,
+                place: usize,
+                start: &[f32; LANES],
+            ) -> [[f32; LANES]; P] {
                 use std::arch::x86_64::*;
                 const VECTORS: usize = LANES / $lanes;
-                taps.check(P);
+                let side = if SIDE == 0 { taps.side } else { SIDE };
+                assert!(place + P <= taps.places && side == taps.side);
                 let mut y = [[0.0_f32; LANES]; P];
-                // SAFETY: the caller has the instructions. `check` saw that the last tap of the last place ends within every
-                // row's pixels, and that every row of taps has its weights; `start` and a row of `y` have 16 elements.
+                let mut row = taps.first * taps.pitch;
+                let mut tap = 0;
+                // SAFETY: the caller has the instructions. The last tap of the last place ends within a row, which the ring holds
+                // whole: `Taps::check` saw it. `row` starts at one, as it does after each `next`, which goes on by whole rows and
+                // back by all. `tap` and the rest of its row are before the end of the weights. `start` and a row of `y` have 16
+                // elements.
                 unsafe {
                     let start: [_; VECTORS] = std::array::from_fn(|v| $load(start.as_ptr().add(v * $lanes)));
                     let mut sums = [start; P];
-                    for row in taps.rows {
-                        let weights = taps.weights.as_ptr().add(row.tap * taps.side + taps.columns.start);
-                        let pixels = row.pixels.as_ptr().add(taps.at);
-                        for tap in 0..taps.columns.len() {
-                            let weights = weights.add(tap).cast::<f32>();
-                            let weights: [_; VECTORS] = std::array::from_fn(|v| $load(weights.add(v * $lanes)));
+                    while tap + side <= taps.weights.len() {
+                        let weights = taps.weights.as_ptr().add(tap).cast::<f32>();
+                        let pixels = taps.ring.as_ptr().add(row + taps.at + place * taps.steps[1]);
+                        for tap in 0..side {
+                            let weights: [_; VECTORS] =
+                                std::array::from_fn(|v| $load(weights.add(tap * LANES + v * $lanes)));
                             for place in 0..P {
                                 let seen = pixels.add(tap * taps.steps[0] + place * taps.steps[1]);
                                 for v in 0..VECTORS {
-                                    sums[place][v] = $add(sums[place][v], $mul($load(seen.add(v * $lanes)), weights[v]));
+                                    sums[place][v] = $fused($load(seen.add(v * $lanes)), weights[v], sums[place][v]);
                                 }
                             }
                         }
+                        tap += side;
+                        row = taps.next(row);
                     }
                     for place in 0..P {
                         for v in 0..VECTORS {
@@ -121,10 +152,10 @@ macro_rules! of_vectors {
 #[cfg(target_arch = "x86_64")]
 of_vectors!(
     /// A vector of 16.
-    Avx512, 16, _mm512_loadu_ps, _mm512_mul_ps, _mm512_add_ps, _mm512_storeu_ps
+    Avx512, 16, 14, _mm512_loadu_ps, _mm512_fmadd_ps, _mm512_storeu_ps
 );
 #[cfg(target_arch = "x86_64")]
 of_vectors!(
     /// Two vectors of 8.
-    Avx2, 8, _mm256_loadu_ps, _mm256_mul_ps, _mm256_add_ps, _mm256_storeu_ps
+    Avx2, 8, 4, _mm256_loadu_ps, _mm256_fmadd_ps, _mm256_storeu_ps
 );

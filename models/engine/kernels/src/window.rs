@@ -59,6 +59,17 @@ impl Window {
         let within = end.saturating_sub(start).div_ceil(step).min(self.sides[axis]);
         before..within.max(before)
     }
+
+    /// The places along one axis all of whose taps lie on pixels.
+    pub(crate) fn inner(&self, axis: usize, size: usize) -> std::ops::Range<usize> {
+        let places = self.places_along(axis, size).unwrap_or(0);
+        let first = self.pads[axis][0].div_ceil(self.strides[axis]).min(places);
+        let reach = (self.sides[axis] - 1) * self.dilations[axis] + 1;
+        let last = (size + self.pads[axis][0])
+            .checked_sub(reach)
+            .map(|at| at / self.strides[axis]);
+        first..last.map_or(first, |last| (last + 1).clamp(first, places))
+    }
 }
 
 #[cfg(test)]
@@ -76,6 +87,7 @@ mod tests {
             let window = Window { sides: [side; 2], strides: [stride; 2], dilations: [dilation; 2], pads };
             for place in 0..window.places([size; 2]).map_or(0, |places| places[0]) {
                 let seen: Vec<usize> = (0..side).filter(|tap| window.pixel(0, place, *tap, size).is_some()).collect();
+                prop_assert_eq!(window.inner(0, size).contains(&place), seen.len() == side);
                 prop_assert_eq!(window.on_image(0, place, size).collect::<Vec<_>>(), seen);
             }
         }

@@ -3,7 +3,7 @@ use proto::limits::RUN_ROWS_MAX;
 use super::*;
 use crate::onnx::values;
 use crate::tensor::of_f32s;
-use crate::testing::{floats, info, int64s, model, model_proto, node, ramp, with_ints};
+use crate::testing::{floats, info, int64s, model, model_proto, node, ramp, with_int, with_ints};
 use tract_onnx::pb::tensor_proto::DataType as OnnxType;
 
 fn graph(file: &[u8]) -> Graph {
@@ -176,4 +176,51 @@ fn weights_stored_as_int8_are_expanded_per_channel() {
     let graph = proto.graph.as_ref().unwrap();
     assert_eq!((graph.node.len(), graph.initializer.len()), (1, 1));
     assert_eq!(values::floats(&graph.initializer[0]).unwrap(), [0.5, 2.0, 1.5, -10.0]);
+}
+
+/// `[N, 3, 9, 8]`, a stem of 3 x 3 windows, channels apart, channels of a pixel; every tensor that `asked` names is an output.
+fn convolutions(asked: &[&str]) -> Graph {
+    let wide = |node| with_ints(node, "pads", &[1, 1, 1, 1]);
+    let apart = with_int(node("Conv", &["r", "apart"], "d"), "group", 16);
+    let mut nodes = vec![
+        wide(node("Conv", &["x", "stem"], "c")),
+        node("Relu", &["c"], "r"),
+        wide(apart),
+        node("Conv", &["d", "point"], "y"),
+    ];
+    for node in &mut nodes {
+        node.name.push_str(&node.output[0]);
+    }
+    let weights = vec![
+        values::of_floats("stem", vec![16, 3, 3, 3], &ramp(432)),
+        values::of_floats("apart", vec![16, 1, 3, 3], &ramp(144)),
+        values::of_floats("point", vec![24, 16, 1, 1], &ramp(384)),
+    ];
+    let outputs: Vec<(&str, &[i64])> = asked.iter().map(|name| (*name, &[-1_i64, -1, 9, 8][..])).collect();
+    let file = model(&[("x", &[-1, 3, 9, 8])], &outputs, nodes, weights);
+    graph(&crate::quantize::weights_int8(&file).unwrap())
+}
+
+#[test]
+fn convolutions_run_as_one_where_nothing_sees_what_lies_between_and_answer_the_same_bits() {
+    let (together, apart) = (convolutions(&["y"]), convolutions(&["y", "r", "d"]));
+    let shapes = vec![vec![1, 3, 9, 8]];
+    let operators = |graph: &Graph| {
+        let Plans::Exact { model, .. } = &graph.plans else {
+            panic!("convolutions are planned by shape");
+        };
+        let plan = plan::for_shapes(model, &graph.inputs, &shapes).unwrap();
+        let names = plan.model().nodes().iter().map(|node| node.op().name().to_string());
+        names.filter(|name| name != "Source").collect::<Vec<_>>()
+    };
+    assert_eq!(operators(&together), ["MeridianConv", "MoveAxis"]);
+    let convolutions = operators(&apart).iter().filter(|name| *name == "MeridianConv").count();
+    assert_eq!(convolutions, 3);
+    let x = of_f32s("x", shapes[0].clone(), &ramp(216));
+    let (one, other) = (
+        together.run(std::slice::from_ref(&x)).unwrap(),
+        apart.run(&[x]).unwrap(),
+    );
+    assert_eq!(one[0].data, other[0].data);
+    assert!(floats(&one[0]).iter().any(|y| *y != 0.0));
 }

@@ -1,11 +1,10 @@
-//! Convolutions with weights of 8 bits, on images whose channels lie side by side.
+//! Convolutions of a file: with weights of 8 bits, or with FP32 weights that keep channels apart.
 //!
 //! ONNX has channels first; the moves around each convolution cancel against its neighbours' when the engine tidies the graph.
 
-use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 
-use kernels::{Activation, Conv, ConvScratch, Depthwise, Isa, Linear, Window};
+use kernels::{Activation, Chain, Conv, Depthwise, Isa, Layer, Linear, Stage, Window};
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
@@ -13,12 +12,8 @@ use tract_onnx::tract_core::ops::change_axes::AxisOp;
 use tract_onnx::tract_hir::infer::{check_input_arity, check_output_arity};
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
+use super::chain::{Convolve, places};
 use crate::onnx::{ACTIVATION, CLIP, CONV, HARD_SWISH, HIGH, LOW, SILU};
-
-thread_local! {
-    /// Codes of the convolution that runs on this thread; as large as the largest so far.
-    static SCRATCH: RefCell<ConvScratch> = RefCell::default();
-}
 
 pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
@@ -64,12 +59,6 @@ struct Parsed {
     activation: Activation,
     /// Packed when the first plan is made; all plans of a model share it.
     layer: Arc<OnceLock<Arc<Layer>>>,
-}
-
-#[derive(Debug)]
-enum Layer {
-    Mixed(Conv),
-    Apart(Depthwise),
 }
 
 impl Parsed {
@@ -161,9 +150,7 @@ impl Expansion for Parsed {
         s.equals(&outputs[0].rank, &inputs[1].rank)?;
         s.equals(&outputs[0].shape[0], &inputs[0].shape[0])?;
         s.equals(&outputs[0].shape[1], &inputs[1].shape[0])?;
-        if !self.apart {
-            s.equals(&inputs[0].shape[1], &inputs[1].shape[1])?;
-        }
+        s.equals(&inputs[0].shape[1], &inputs[1].shape[usize::from(!self.apart)])?;
         s.given_2(&inputs[0].shape, &inputs[1].shape, move |s, image, kernel| {
             let sides = kernel
                 .iter()
@@ -182,11 +169,11 @@ impl Expansion for Parsed {
     }
 
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        let op = Slide {
+        let stage = Stage {
             layer: self.layer(model, inputs)?,
             activation: self.activation,
-            isa: Isa::best(),
         };
+        let op = Convolve::new(Chain::of(stage), Isa::best());
         let flat = model.outlet_fact(inputs[0])?.rank() == 3;
         let mut wire: TVec<OutletId> = inputs[..1].into();
         let moved = |model: &mut TypedModel, name: &str, wire: &[OutletId], op: AxisOp| {
@@ -203,108 +190,4 @@ impl Expansion for Parsed {
         }
         Ok(wire)
     }
-}
-
-/// Places along one axis of a size that may be a symbol.
-fn places(window: &Window, axis: usize, size: &TDim) -> TractResult<TDim> {
-    if let Ok(size) = size.to_usize() {
-        let places = window.places_along(axis, size);
-        return Ok(places.context("the image is smaller than the window")?.to_dim());
-    }
-    let reach = (window.sides[axis].max(1) - 1) * window.dilations[axis] + 1;
-    let padded = size.clone() + window.pads[axis][0] + window.pads[axis][1];
-    Ok((padded - reach) / window.strides[axis].max(1) + 1)
-}
-
-/// A convolution of `[image, row, column, channel]` that is ready to run.
-#[derive(Clone, Debug)]
-struct Slide {
-    layer: Arc<Layer>,
-    activation: Activation,
-    isa: Isa,
-}
-
-impl PartialEq for Slide {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.layer, &other.layer)
-    }
-}
-impl Eq for Slide {}
-
-impl Layer {
-    const fn window(&self) -> &Window {
-        match self {
-            Self::Mixed(conv) => conv.window(),
-            Self::Apart(conv) => conv.window(),
-        }
-    }
-    const fn channels(&self) -> [usize; 2] {
-        match self {
-            Self::Mixed(conv) => [conv.channels(), conv.outputs()],
-            Self::Apart(conv) => [conv.channels(); 2],
-        }
-    }
-}
-
-impl Op for Slide {
-    fn name(&self) -> StaticName {
-        match *self.layer {
-            Layer::Mixed(_) => "MeridianConv".into(),
-            Layer::Apart(_) => "MeridianDepthwiseConv".into(),
-        }
-    }
-    fn info(&self) -> TractResult<Vec<String>> {
-        let ([from, to], sides) = (self.layer.channels(), self.layer.window().sides);
-        Ok(vec![format!(
-            "{from} to {to} channels, window {sides:?}, {}",
-            self.isa.name()
-        )])
-    }
-    op_as_typed_op!();
-}
-
-impl EvalOp for Slide {
-    op_out_of_plan!();
-
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let x = super::only(inputs)?;
-        let [channels, outputs] = self.layer.channels();
-        let &[images, height, width, given] = x.shape() else {
-            bail!("an image of {:?}", x.shape());
-        };
-        let size = [height, width];
-        let whole = given == channels && height > 0 && width > 0;
-        let places = self.layer.window().places(size).filter(|_| whole);
-        let [rows, columns] = places.with_context(|| format!("{:?} under {:?}", x.shape(), self.layer.window()))?;
-        let mut y = Tensor::zero::<f32>(&[images, rows, columns, outputs])?;
-        let plain = x.try_as_plain_ram()?;
-        let mut made = y.try_as_plain_ram_mut()?;
-        let (from, to) = (height * width * channels, rows * columns * outputs);
-        let images = plain.as_slice::<f32>()?.chunks_exact(from.max(1));
-        for (image, y) in images.zip(made.as_slice_mut::<f32>()?.chunks_exact_mut(to.max(1))) {
-            match &*self.layer {
-                Layer::Mixed(conv) => SCRATCH.with_borrow_mut(|scratch| {
-                    conv.run(self.isa, image, size, self.activation, scratch, y);
-                }),
-                Layer::Apart(conv) => conv.run(self.isa, image, size, self.activation, y),
-            }
-        }
-        Ok(tvec![y.into_tvalue()])
-    }
-}
-
-impl TypedOp for Slide {
-    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let shape = &inputs[0].shape;
-        ensure!(shape.rank() == 4, "an image of {shape:?}");
-        let window = self.layer.window();
-        let (rows, columns) = (places(window, 0, &shape[1])?, places(window, 1, &shape[2])?);
-        Ok(tvec![f32::fact([
-            shape[0].clone(),
-            rows,
-            columns,
-            self.layer.channels()[1].to_dim()
-        ])])
-    }
-    as_op!();
 }

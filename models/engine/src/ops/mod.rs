@@ -5,6 +5,7 @@
 //! operators for tables, whose arithmetic is in [`crate::trees`].
 
 mod attention;
+mod chain;
 mod conv;
 mod embedding;
 mod layer_norm;

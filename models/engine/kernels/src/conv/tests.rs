@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::activation::activate;
+use crate::chain::tests::{run, stage};
 pub(crate) use crate::linear::tests::{bits, codes, noise};
+use crate::{Activation, Chain, Layer};
 
 pub(crate) fn windows() -> impl Strategy<Value = Window> {
     let pair = |range: std::ops::Range<usize>| (range.clone(), range).prop_map(|(a, b)| [a, b]);
@@ -42,11 +45,11 @@ fn by_definition(
                 };
                 for channel in 0..channels {
                     let at = (pixel_row * size[1] + pixel_column) * channels + channel;
-                    let code = i32::from(x.codes[at / coded * x.stride() + at % coded]) - x.zeros[reach];
+                    let code = i32::from(x.codes()[at / coded * x.stride() + at % coded]) - x.zeros[reach];
                     sum += code * i32::from(weights[(tap * channels + channel) * outputs + output]);
                 }
             }
-            y.push(sum as f32 * (x.scales[reach] * scales[output]) + bias[output]);
+            y.push((sum as f32).mul_add(x.scales[reach] * scales[output], bias[output]));
         }
     }
     y
@@ -69,10 +72,10 @@ proptest! {
         let layer = Conv::new(window, channels, linear).unwrap();
         let image = noise(seed ^ 3, size[0] * size[1] * channels);
         let exact = by_definition(&layer, &weights, &scales, &bias, &image, size);
-        let mut scratch = ConvScratch::default();
+        let layer = Layer::Mixed(layer);
+        let chain = Chain::of(stage(layer, Activation::None));
         for isa in Isa::available() {
-            let mut y = vec![f32::NAN; exact.len()];
-            layer.run(isa, &image, size, Activation::None, &mut scratch, &mut y);
+            let y = run(&chain, isa, &image, size);
             prop_assert_eq!(bits(&y), bits(&exact), "{}", isa.name());
         }
     }
@@ -92,16 +95,9 @@ fn an_image_of_more_than_one_strip_is_whole_and_activated() {
     let layer = Conv::new(window, channels, linear).unwrap();
     let image = noise(8, size[0] * size[1] * channels);
     let mut exact = by_definition(&layer, &weights, &[0.01; 16], &[0.0; 16], &image, size);
-    Activation::HardSwish.apply(Isa::PORTABLE, &mut exact);
-    let mut y = vec![0.0; exact.len()];
-    layer.run(
-        Isa::best(),
-        &image,
-        size,
-        Activation::HardSwish,
-        &mut ConvScratch::default(),
-        &mut y,
-    );
+    activate(Isa::PORTABLE, Activation::HardSwish, &mut exact);
+    let chain = Chain::of(stage(Layer::Mixed(layer), Activation::HardSwish));
+    let y = run(&chain, Isa::best(), &image, size);
     assert!(exact.len() > STRIP_BYTES / 4, "one strip would do");
     assert_eq!(bits(&y), bits(&exact));
 }
@@ -118,16 +114,9 @@ fn one_pixel_that_is_not_finite_makes_every_place_nan_and_none_wrong() {
     let layer = Conv::new(window, 1, linear).unwrap();
     let mut image = [1.0; 16];
     image[5] = f32::INFINITY;
-    let mut y = [0.0; 16];
-    layer.run(
-        Isa::best(),
-        &image,
-        [4, 4],
-        Activation::Clip { low: 0.0, high: 6.0 },
-        &mut ConvScratch::default(),
-        &mut y,
-    );
-    assert!(y.iter().all(|y| y.is_nan()));
+    let chain = Chain::of(stage(Layer::Mixed(layer), Activation::Clip { low: 0.0, high: 6.0 }));
+    let y = run(&chain, Isa::best(), &image, [4, 4]);
+    assert!(y.len() == 16 && y.iter().all(|y| y.is_nan()));
 }
 
 #[test]

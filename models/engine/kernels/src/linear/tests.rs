@@ -23,13 +23,14 @@ fn by_definition(weights: &[i8], scales: &[f32], bias: &[f32], x: &QuantizedRows
     let outputs = scales.len();
     let mut y = Vec::new();
     for row in 0..x.rows() {
-        let codes = &x.codes[row * x.stride()..][..x.width()];
+        let codes = &x.codes()[row * x.stride()..][..x.width()];
         for j in 0..outputs {
             let products = codes
                 .iter()
                 .enumerate()
                 .map(|(i, code)| (i32::from(*code) - x.zeros[row]) * i32::from(weights[i * outputs + j]));
-            y.push(products.sum::<i32>() as f32 * (x.scales[row] * scales[j]) + bias[j]);
+            let sum = products.sum::<i32>() as f32;
+            y.push(sum.mul_add(x.scales[row] * scales[j], bias[j]));
         }
     }
     y

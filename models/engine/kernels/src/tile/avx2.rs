@@ -16,12 +16,12 @@ pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut [f32], proof: Isa) 
     unsafe { panels(layer, x, y) }
 }
 
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 fn panels(layer: &Linear, x: &QuantizedRows, y: &mut [f32]) {
     let stride = x.stride();
     for (first, wide, blocks) in layer.panels() {
         let reaches = x.zeros.chunks(ROWS).zip(x.scales.chunks(ROWS));
-        let parts = x.codes.chunks(ROWS * stride).zip(reaches);
+        let parts = x.codes().chunks(ROWS * stride).zip(reaches);
         for ((codes, reaches), y) in parts.zip(y.chunks_mut(ROWS * layer.outputs())) {
             for block in 0..wide {
                 let weights = blocks.iter().skip(block).step_by(wide);
@@ -36,7 +36,7 @@ fn panels(layer: &Linear, x: &QuantizedRows, y: &mut [f32]) {
 }
 
 /// Sums of `R` rows by one block of channels.
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 fn block_of_rows<'a, const R: usize>(
     codes: &[u8],
     stride: usize,
@@ -73,6 +73,7 @@ fn block_of_rows<'a, const R: usize>(
     })
 }
 
+#[target_feature(enable = "avx2,fma")]
 fn store<const R: usize>(
     layer: &Linear,
     first: usize,

@@ -28,7 +28,7 @@ fn panels(layer: &Linear, x: &QuantizedRows, y: &mut [f32]) {
     let stride = x.stride();
     for (first, wide, blocks) in layer.panels() {
         let reaches = x.zeros.chunks(ROWS).zip(x.scales.chunks(ROWS));
-        let parts = x.codes.chunks(ROWS * stride).zip(reaches);
+        let parts = x.codes().chunks(ROWS * stride).zip(reaches);
         for ((codes, (zeros, scales)), y) in parts.zip(y.chunks_mut(ROWS * layer.outputs())) {
             let rows = Rows {
                 codes,
@@ -65,7 +65,7 @@ fn tile<const R: usize, const C: usize>(layer: &Linear, rows: Rows<'_>, first: u
     assert!(blocks.len() == groups * C && rows.stride == groups * GROUP && rows.codes.len() == R * rows.stride);
     let codes: [&[[u8; GROUP]]; R] =
         std::array::from_fn(|r| rows.codes[r * rows.stride..][..rows.stride].as_chunks().0);
-    let mut sums = [[_mm512_setzero_si512(); C]; R];
+    let mut sums = starts::<R, C>(layer, rows.zeros, first);
     for (group, weights) in blocks.chunks_exact(C).enumerate() {
         // SAFETY: `weights` holds C blocks of 64 bytes, each aligned to 64.
         let weights: [__m512i; C] = std::array::from_fn(|c| unsafe { _mm512_load_si512(weights[c].0.as_ptr().cast()) });
@@ -83,24 +83,38 @@ fn tile<const R: usize, const C: usize>(layer: &Linear, rows: Rows<'_>, first: u
         let channel = first + c * LANES;
         let lanes = LANES.min(outputs - channel);
         let mask = u16::MAX >> (LANES - lanes);
-        // SAFETY: scales, bias and totals hold a whole block of channels from each block's first: they are padded to it.
-        let (scales, bias, totals) = unsafe {
+        // SAFETY: scales and bias hold a whole block of channels from each block's first: they are padded to it.
+        let (scales, bias) = unsafe {
             (
                 _mm512_loadu_ps(layer.scales[channel..][..LANES].as_ptr()),
                 _mm512_loadu_ps(layer.bias[channel..][..LANES].as_ptr()),
-                _mm512_loadu_si512(layer.totals[channel..][..LANES].as_ptr().cast()),
             )
         };
         for r in 0..R {
-            let sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(
-                sums[r][c],
-                _mm512_mullo_epi32(totals, _mm512_set1_epi32(rows.zeros[r])),
-            ));
             let scale = _mm512_mul_ps(_mm512_set1_ps(rows.scales[r]), scales);
-            let value = _mm512_add_ps(_mm512_mul_ps(sum, scale), bias);
+            let value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][c]), scale, bias);
             let to = &mut y[r * outputs + channel..][..lanes];
             // SAFETY: the mask names the `lanes` first elements, and `to` has so many.
             unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), mask, value) }
         }
     }
+}
+
+/// What each sum starts from: less its row's zero times the total of its channel's weights.
+///
+/// One instruction makes it of 16-bit parts: `-zero * (total mod 128) - 128 zero * (total / 128)`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn starts<const R: usize, const C: usize>(layer: &Linear, zeros: &[i32], first: usize) -> [[__m512i; C]; R] {
+    let totals: [__m512i; C] = std::array::from_fn(|c| {
+        // SAFETY: totals hold a whole block of channels from each block's first: they are padded to it.
+        let totals = unsafe { _mm512_loadu_si512(layer.totals[first + c * LANES..][..LANES].as_ptr().cast()) };
+        let low = _mm512_and_si512(totals, _mm512_set1_epi32(127));
+        _mm512_or_si512(low, _mm512_slli_epi32::<16>(_mm512_srai_epi32::<7>(totals)))
+    });
+    std::array::from_fn(|r| {
+        let pair = (-zeros[r] & 0xffff) | (-zeros[r] << 7 << 16);
+        let pair = _mm512_set1_epi32(pair);
+        std::array::from_fn(|c| _mm512_dpwssd_epi32(_mm512_setzero_si512(), pair, totals[c]))
+    })
 }

@@ -8,8 +8,9 @@ pub(crate) mod portable;
 
 use crate::linear::Linear;
 
-/// `sum` as every form finishes it: three roundings, none fused.
+/// `sum` as every form finishes it.
 #[inline(always)]
 fn finish(layer: &Linear, channel: usize, sum: i32, (zero, row_scale): (i32, f32)) -> f32 {
-    (sum - zero * layer.totals[channel]) as f32 * (row_scale * layer.scales[channel]) + layer.bias[channel]
+    let sum = (sum - zero * layer.totals[channel]) as f32;
+    sum.mul_add(row_scale * layer.scales[channel], layer.bias[channel])
 }

@@ -7,7 +7,7 @@ pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut [f32]) {
     let stride = x.stride();
     for (first, wide, blocks) in layer.panels() {
         let reaches = x.zeros.iter().zip(&x.scales);
-        let rows = x.codes.chunks_exact(stride).zip(reaches);
+        let rows = x.codes().chunks_exact(stride).zip(reaches);
         for ((codes, (zero, scale)), y) in rows.zip(y.chunks_exact_mut(layer.outputs())) {
             for block in 0..wide {
                 let first = first + block * LANES;

@@ -1,0 +1,312 @@
+//! Convolutions one after another, a few rows at a time, so that what lies between two of them never leaves the processor's cache.
+//!
+//! ```text
+//!   image -> [lines] -> Depthwise -> [lines] -> Conv of points -> [lines] -> Depthwise ... -> y
+//! ```
+//! Before each layer stand as many lines as its window sees at once. The last layer that can go on does, until all is made.
+
+use std::sync::Arc;
+
+use crate::activation::activate;
+use crate::conv::STRIP_MIN;
+use crate::lines::{Lines, RowsMut};
+use crate::{Activation, Conv, Depthwise, Isa, QuantizedRows, ShapeError, Window};
+
+/// Rows to make at a time, at least: neighbours look at the same pixels.
+const ROWS_MIN: usize = 2;
+
+/// A convolution that mixes all channels, or none.
+#[derive(Debug)]
+pub enum Layer {
+    /// Each channel of a place is a sum over all of the pixels'.
+    Mixed(Conv),
+    /// Each is a sum over its own.
+    Apart(Depthwise),
+}
+
+/// A convolution and what is done to each number it gives.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// Shared by all plans of a model.
+    pub layer: Arc<Layer>,
+    /// Done before the next stage sees it.
+    pub activation: Activation,
+}
+
+/// Stages of which each takes what the one before it gives.
+///
+/// Equal to its stages one by one, bit for bit.
+#[derive(Clone, Debug)]
+pub struct Chain(Vec<Stage>);
+
+/// How the elements of an image lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Row by row, pixel by pixel, channel by channel.
+    Pixels,
+    /// Channel by channel, row by row, pixel by pixel: only for a first stage that looks at its image as a whole.
+    Planes,
+}
+
+/// What a [`Chain`] needs while it runs. Reuse one for many calls: it keeps its memory.
+#[derive(Debug, Default)]
+pub struct ChainScratch {
+    image: QuantizedRows,
+    rows: QuantizedRows,
+    strip: Vec<f32>,
+    /// The lines before each stage.
+    lines: Vec<Lines>,
+    /// The image, then what each stage makes.
+    made: Vec<Made>,
+}
+
+/// An image that is being made row by row.
+#[derive(Clone, Copy, Debug)]
+struct Made {
+    size: [usize; 2],
+    channels: usize,
+    /// So many rows are there.
+    rows: usize,
+    /// So many are made at a time.
+    strip: usize,
+}
+
+impl Layer {
+    /// Where it looks.
+    #[must_use]
+    pub const fn window(&self) -> &Window {
+        match self {
+            Self::Mixed(conv) => conv.window(),
+            Self::Apart(conv) => conv.window(),
+        }
+    }
+    /// Channels of a pixel, and of a place.
+    #[must_use]
+    pub const fn channels(&self) -> [usize; 2] {
+        match self {
+            Self::Mixed(conv) => [conv.channels(), conv.outputs()],
+            Self::Apart(conv) => [conv.channels(); 2],
+        }
+    }
+}
+
+impl Chain {
+    /// A chain of one.
+    #[must_use]
+    pub fn of(stage: Stage) -> Self {
+        Self(vec![stage])
+    }
+
+    /// This chain and then that one.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when that one takes other channels than this one gives, or looks at its image as a whole: a convolution
+    /// of windows larger than a pixel that mixes channels codes all pixels alike.
+    pub fn then(&self, next: &Self) -> Result<Self, ShapeError> {
+        if self.channels()[1] != next.channels()[0] {
+            return Err(ShapeError(format!(
+                "{} channels for {}",
+                self.channels()[1],
+                next.channels()[0]
+            )));
+        }
+        if next.sees_all() {
+            return Err(ShapeError("a convolution of codes needs all of its image".to_owned()));
+        }
+        Ok(Self([&*self.0, &*next.0].concat()))
+    }
+
+    /// Whether the first stage looks at its image as a whole.
+    #[must_use]
+    pub fn sees_all(&self) -> bool {
+        let first = self.0.first().map(|stage| &*stage.layer);
+        matches!(first, Some(Layer::Mixed(conv)) if !conv.window().is_point())
+    }
+
+    /// The stages, in order.
+    #[must_use]
+    pub fn stages(&self) -> &[Stage] {
+        &self.0
+    }
+
+    /// Channels of a pixel of the image, and of a place of the last stage.
+    #[must_use]
+    pub fn channels(&self) -> [usize; 2] {
+        let of = |stage: Option<&Stage>, at: usize| stage.map_or(0, |stage| stage.layer.channels()[at]);
+        [of(self.0.first(), 0), of(self.0.last(), 1)]
+    }
+
+    /// Rows and columns of places of the last stage; `None` where a window does not fit.
+    #[must_use]
+    pub fn places(&self, image: [usize; 2]) -> Option<[usize; 2]> {
+        self.0
+            .iter()
+            .try_fold(image, |size, stage| stage.layer.window().places(size))
+    }
+
+    /// Writes all places of one image, row by row, pixel by pixel, channel by channel.
+    ///
+    /// # Panics
+    /// When the image or `y` has another length than its size says, or planes are given to what [sees](Self::sees_all) pixels.
+    pub fn run(
+        &self,
+        isa: Isa,
+        (image, order): (&[f32], Order),
+        size: [usize; 2],
+        scratch: &mut ChainScratch,
+        y: &mut [f32],
+    ) {
+        let holds = |[height, width]: [usize; 2], channels: usize| height.checked_mul(width)?.checked_mul(channels);
+        let (places, channels) = (self.places(size).unwrap_or([0, 0]), self.channels());
+        assert!(
+            holds(size, channels[0]) == Some(image.len()) && holds(places, channels[1]) == Some(y.len()),
+            "{} elements for {size:?} pixels of {} into {} for {places:?} of {}",
+            image.len(),
+            channels[0],
+            y.len(),
+            channels[1]
+        );
+        assert!(order == Order::Pixels || self.sees_all(), "pixels are needed whole");
+        if y.is_empty() {
+            return;
+        }
+        if self.sees_all() {
+            match order {
+                Order::Pixels => scratch.image.quantize(isa, image, image.len()),
+                Order::Planes => scratch
+                    .image
+                    .quantize_planes(isa, image, channels[0], &mut scratch.rows),
+            }
+        }
+        self.prepare(size, scratch);
+        let last = self.0.len();
+        while scratch.made[last].rows < places[0] {
+            let able = |level: usize| Some(level).zip(self.able(level, &scratch.made, &scratch.lines));
+            let Some((level, rows)) = (0..=last).rev().find_map(able) else {
+                unreachable!("lines hold what a window sees and what is made at a time");
+            };
+            match level {
+                0 => {
+                    let (row, pixels) = (scratch.made[0].rows, size[1] * channels[0]);
+                    scratch.lines[0].rows_mut().put(row, &image[row * pixels..][..pixels]);
+                }
+                _ => self.make(isa, level, rows, image, scratch, y),
+            }
+            scratch.made[level].rows += rows;
+        }
+    }
+
+    /// Says what will be made, and makes room for lines.
+    fn prepare(&self, size: [usize; 2], scratch: &mut ChainScratch) {
+        scratch.lines.resize_with(self.0.len(), Lines::default);
+        scratch.made.clear();
+        let whole = matches!(&*self.0[0].layer, Layer::Mixed(_));
+        scratch.made.push(Made {
+            size,
+            channels: self.channels()[0],
+            rows: if whole { size[0] } else { 0 },
+            strip: 1,
+        });
+        let mut before = size;
+        for stage in &self.0 {
+            // `run` saw that there are places.
+            let size = stage.layer.window().places(before).unwrap_or([0, 0]);
+            let strip = STRIP_MIN.div_ceil(size[1].max(1)).max(ROWS_MIN);
+            scratch.made.push(Made {
+                size,
+                channels: stage.layer.channels()[1],
+                rows: 0,
+                strip: strip.min(size[0]),
+            });
+            before = size;
+        }
+        for (at, (lines, stage)) in scratch.lines.iter_mut().zip(&self.0).enumerate() {
+            let ([from, to], window) = ([scratch.made[at], scratch.made[at + 1]], stage.layer.window());
+            match &*stage.layer {
+                Layer::Mixed(_) if at == 0 => {}
+                Layer::Mixed(_) => lines.reset_pixels(to.strip, from.size[1], from.channels),
+                Layer::Apart(_) => {
+                    let sees = (window.sides[0] - 1) * window.dilations[0] + 1;
+                    let rows = (to.strip - 1) * window.strides[0] + sees + from.strip - 1;
+                    lines.reset_blocks(rows.min(from.size[0]), from.size[1], from.channels, window.pads[1]);
+                }
+            }
+        }
+    }
+
+    /// How many rows the image, or what a stage makes, can get now; `None` where it should wait.
+    fn able(&self, level: usize, made: &[Made], lines: &[Lines]) -> Option<usize> {
+        let this = made[level];
+        let left = this.size[0] - this.rows;
+        let seen = match level.checked_sub(1) {
+            None => left,
+            Some(before) => {
+                let (window, from) = (self.0[before].layer.window(), made[before]);
+                let sees = (window.sides[0] - 1) * window.dilations[0] + 1;
+                let there = (from.rows + window.pads[0][0]).checked_sub(sees);
+                let whole = if from.rows == from.size[0] {
+                    this.size[0]
+                } else {
+                    there.map_or(0, |there| there / window.strides[0] + 1)
+                };
+                whole.min(this.size[0]).saturating_sub(this.rows)
+            }
+        };
+        let room = match (lines.get(level), self.0.get(level)) {
+            (Some(lines), Some(taker)) => {
+                let window = taker.layer.window();
+                let needed = (made[level + 1].rows * window.strides[0]).saturating_sub(window.pads[0][0]);
+                lines.capacity().saturating_sub(this.rows.saturating_sub(needed))
+            }
+            _ => left,
+        };
+        let rows = seen.min(room).min(this.strip);
+        (rows > 0 && rows >= this.strip.min(left)).then_some(rows)
+    }
+
+    /// Makes the next rows of what a stage gives.
+    fn make(&self, isa: Isa, level: usize, rows: usize, image: &[f32], scratch: &mut ChainScratch, y: &mut [f32]) {
+        let ChainScratch {
+            image: codes,
+            rows: coded,
+            strip,
+            lines,
+            made,
+        } = scratch;
+        let Stage { layer, activation } = &self.0[level - 1];
+        let (from, this) = (made[level - 1], made[level]);
+        let (first, row) = (this.rows, this.size[1] * this.channels);
+        let (before, after) = lines.split_at_mut(level);
+        let before = &before[level - 1];
+        let mut to = match after.first_mut() {
+            Some(lines) => lines.rows_mut(),
+            None => RowsMut::all(y, this.size, this.channels),
+        };
+        let conv = match &**layer {
+            Layer::Mixed(conv) => conv,
+            Layer::Apart(conv) => {
+                let seen = (before, from.size[0]);
+                return conv.rows(isa, seen, first..first + rows, *activation, &mut to);
+            }
+        };
+        if strip.len() < rows * row {
+            strip.resize(rows * row, 0.0);
+        }
+        let strip = &mut strip[..rows * row];
+        if level > 1 {
+            conv.points(isa, before.side_by_side(first..first + rows), coded, strip);
+        } else if conv.window().is_point() {
+            let pixels = from.size[1] * from.channels;
+            conv.points(isa, &image[first * pixels..][..rows * pixels], coded, strip);
+        } else {
+            conv.windows(isa, codes, from.size, first * this.size[1], coded, strip);
+        }
+        for (n, made) in strip.chunks_exact_mut(row).enumerate() {
+            activate(isa, *activation, made);
+            to.put(first + n, made);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
