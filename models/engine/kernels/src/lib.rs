@@ -33,5 +33,5 @@ pub use depthwise::Depthwise;
 pub use isa::Isa;
 pub use linear::{Linear, ShapeError};
 pub use rows::QuantizedRows;
-pub use vector::{add_and_normalize_rows, gelu, normalize_rows, softmax_rows};
+pub use vector::{add_and_normalize_rows, gelu, gelu_tanh, normalize_rows, softmax_rows};
 pub use window::Window;

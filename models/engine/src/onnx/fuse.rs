@@ -7,6 +7,7 @@
 //!   convolutions and their activations (`convolution`)    ->  MeridianConv(x, codes, scales [, bias]), MeridianDepthwiseConv
 //!   LayerNormalization(x, scale, bias) of the last axis   ->  MeridianLayerNorm
 //!   attention of several heads (module `attention`)       ->  MeridianAttention(q, k, v [, mask])
+//!   GELU by the hyperbolic tangent (module `gelu`)        ->  Gelu(x)
 //! ```
 //! Only for graphs whose file says that rows of activations may be coded ([`rows_coded`]) do linear layers compute in integers;
 //! a table's rows, normalisation and attention give what the standard operators give.
@@ -21,6 +22,7 @@ use super::values;
 
 mod attention;
 mod convolution;
+mod gelu;
 
 /// Operators that [`crate::ops`] defines.
 pub(crate) const LINEAR: &str = "MeridianLinear";
@@ -96,6 +98,7 @@ pub(crate) fn fuse(graph: &mut GraphProto, linears: bool) {
             "Conv" if linears => convolution::convolution(&uses, at, node),
             "Gather" => uses.embedding(node).map(|fused| vec![(at, Some(fused))]),
             "Softmax" => attention::attention(&uses, node).map(|(at, fused)| vec![(at, Some(fused))]),
+            "Mul" => gelu::gelu(&uses, node).map(|fused| vec![(at, Some(fused))]),
             "LayerNormalization" => uses.layer_norm(node).map(|fused| vec![(at, Some(fused))]),
             _ => None,
         });

@@ -3,6 +3,7 @@
 use kernels::Isa;
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
+use tract_onnx::tract_core::ops::nn::gelu_approximate::GeluApproximate;
 use tract_onnx::tract_core::ops::nn::gelu_exact::GeluExact;
 use tract_onnx::tract_core::ops::nn::{Softmax, SoftmaxKind};
 
@@ -16,14 +17,17 @@ pub(crate) fn vectorise(model: &mut TypedModel) -> TractResult<()> {
         if fact.datum_type != f32::datum_type() {
             continue;
         }
-        let gelu = node.op_as::<ElementWiseOp>().is_some_and(|op| op.0.is::<GeluExact>());
+        let mini = node.op_as::<ElementWiseOp>().map(|op| &op.0);
+        let gelu = mini.is_some_and(|op| op.is::<GeluExact>());
+        let by_tanh = mini.is_some_and(|op| op.is::<GeluApproximate>());
         let shares = node.op_as::<Softmax>().is_some_and(|op| {
             let last = fact.rank().checked_sub(1);
             op.kind == SoftmaxKind::Softmax && last.is_some_and(|last| op.axes.as_slice() == [last])
         });
-        let fast = match (gelu, shares) {
-            (true, _) => Fast::Gelu,
-            (_, true) => Fast::Softmax,
+        let fast = match (gelu, by_tanh, shares) {
+            (true, ..) => Fast::Gelu,
+            (_, true, _) => Fast::GeluTanh,
+            (.., true) => Fast::Softmax,
             _ => continue,
         };
         model.node_mut(id).op = Box::new(fast);
@@ -39,6 +43,7 @@ pub(crate) fn vectorise(model: &mut TypedModel) -> TractResult<()> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fast {
     Gelu,
+    GeluTanh,
     Softmax,
 }
 
@@ -46,6 +51,7 @@ impl Op for Fast {
     fn name(&self) -> StaticName {
         match self {
             Self::Gelu => "MeridianGelu".into(),
+            Self::GeluTanh => "MeridianGeluTanh".into(),
             Self::Softmax => "MeridianSoftmax".into(),
         }
     }
@@ -62,6 +68,7 @@ impl EvalOp for Fast {
         let values = plain.as_slice_mut::<f32>()?;
         match self {
             Self::Gelu => kernels::gelu(Isa::best(), values),
+            Self::GeluTanh => kernels::gelu_tanh(Isa::best(), values),
             Self::Softmax => kernels::softmax_rows(Isa::best(), values, width),
         }
         Ok(tvec![x.into_tvalue()])

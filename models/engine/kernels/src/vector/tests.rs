@@ -35,6 +35,7 @@ proptest! {
         let (scales, shifts) = (vec![scale; width], vec![0.1; width]);
         for forms in [
             each_form(&values, gelu),
+            each_form(&values, gelu_tanh),
             each_form(&values, |isa, v| add_and_normalize_rows(isa, v, &values, &scales, &shifts, 1e-12)),
             each_form(&values, |isa, v| softmax_rows(isa, v, width)),
             each_form(&values, |isa, v| normalize_rows(isa, v, &scales, &shifts, 1e-12)),
@@ -100,4 +101,24 @@ fn what_is_masked_has_no_share_at_all() {
     let mut values = [0.0, -10_000.0, f32::NEG_INFINITY, 0.0];
     softmax_rows(Isa::best(), &mut values, 4);
     assert_eq!(values, [0.5, 0.0, 0.0, 0.5]);
+}
+
+#[test]
+fn gelu_by_the_tangent_is_as_exact_as_it_says_and_ends_where_it_should() {
+    for step in -4000..4000 {
+        let x = f64::from(step) / 200.0;
+        let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+        let exact = 0.5 * x * (1.0 + u.tanh());
+        let mut y = [x as f32];
+        gelu_tanh(Isa::best(), &mut y);
+        assert!(
+            (f64::from(y[0]) - exact).abs() <= 1e-6 * x.abs(),
+            "{x}: {} {exact}",
+            y[0]
+        );
+    }
+    let mut ends = [1e30, -1e30, f32::NAN, 0.0];
+    gelu_tanh(Isa::best(), &mut ends);
+    assert_eq!((ends[0], ends[3]), (1e30, 0.0));
+    assert!(ends[1].abs() < 1e-7 && ends[2].is_nan());
 }
