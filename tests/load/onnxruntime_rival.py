@@ -59,11 +59,8 @@ def prepared(model, folder):
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     path = os.path.join(folder, "prepared.onnx")
-    try:
-        quant_pre_process(model, path, skip_symbolic_shape=True)
-        return path
-    except Exception:  # it raises whatever its parts raise
-        return model
+    quant_pre_process(model, path, skip_symbolic_shape=True)
+    return path
 
 
 def quantize(kind, model, path, calibration):
@@ -78,13 +75,20 @@ def quantize(kind, model, path, calibration):
             return next(self.left, None)
 
     weights = {"per_channel": True, "weight_type": QuantType.QInt8}
+    static = {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8}
     with tempfile.TemporaryDirectory() as folder:
-        source, made = prepared(model, folder), os.path.join(folder, "made.onnx")
-        if kind == "dynamic":
-            quantize_dynamic(source, made, **weights)
-        else:
-            static = {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8}
-            quantize_static(source, made, Reader(), **static, **weights)
+        made = os.path.join(folder, "made.onnx")
+
+        def attempt(source):
+            if kind == "dynamic":
+                quantize_dynamic(source, made, **weights)
+            else:
+                quantize_static(source, made, Reader(), **static, **weights)
+
+        try:
+            attempt(prepared(model, folder))
+        except Exception:  # some models are quantized only as they came
+            attempt(model)
         session(made, 1)  # one that does not load is none
         with open(made, "rb") as file, open(path + ".part", "wb") as part:
             part.write(file.read())

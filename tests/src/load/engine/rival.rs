@@ -99,7 +99,9 @@ impl Rival {
     /// Takes up a model, with int8 forms where there is something to calibrate with. Forms that it cannot make count as absent.
     pub(super) fn model(&mut self, subject: &Subject, calibration: Option<&[Call]>) -> Result<()> {
         let calibration = calibration.unwrap_or_default();
-        let mut seen = std::fs::read(&subject.file)?;
+        // The path of its Python tells versions: another quantizer makes other files.
+        let mut seen = self.python.as_os_str().as_encoded_bytes().to_vec();
+        seen.extend(std::fs::read(&subject.file)?);
         seen.extend(calibration.iter().flatten().flat_map(|tensor| &tensor.data));
         let made = self
             .kept
