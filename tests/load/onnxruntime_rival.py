@@ -16,7 +16,6 @@ Reads one JSON object a line, answers with one a line. `TENSORS` is [{"name", "d
 
 import json
 import logging
-import math
 import os
 import sys
 import tempfile
@@ -26,7 +25,7 @@ import numpy as np
 import onnxruntime
 
 # One sample is at least so long, so that clocks and the meeting of threads do not count.
-SAMPLE_SECONDS = 0.001
+SAMPLE_NS = 1_000_000
 
 
 def session(path, threads):
@@ -130,19 +129,20 @@ class Rival:
         return {form: self.times(self.session(form, ask["threads"]), ask) for form in self.paths}
 
     def times(self, form, ask):
-        def all_calls(times):
+        """Samples of one turn. The first shows how many passes over all calls make a sample long enough."""
+        clock = time.thread_time_ns if ask["threads"] == 1 else time.process_time_ns
+        taken, passes, began = [], 1, time.monotonic()
+        while not taken or time.monotonic() - began < ask["run"]:
             cpu, wall = clock(), time.perf_counter_ns()
-            for _ in range(times):
+            for _ in range(passes):
                 for call in self.inputs:
                     form.run(None, call)
-            share = 1e3 * times * len(self.inputs)
-            return (clock() - cpu) / share, (time.perf_counter_ns() - wall) / share
-
-        clock = time.thread_time_ns if ask["threads"] == 1 else time.process_time_ns
-        again = max(1, math.ceil(SAMPLE_SECONDS * 1e6 / (all_calls(1)[1] * len(self.inputs))))
-        taken, began = [], time.monotonic()
-        while not taken or time.monotonic() - began < ask["run"]:
-            taken.append(all_calls(again))
+            cpu, wall = clock() - cpu, time.perf_counter_ns() - wall
+            if passes == 1 and wall < SAMPLE_NS:
+                passes = SAMPLE_NS // max(wall, 1) + 1
+                continue
+            share = 1e3 * passes * len(self.inputs)
+            taken.append((cpu / share, wall / share))
         return {"cpu": [cpu for cpu, _ in taken], "wall": [wall for _, wall in taken]}
 
 

@@ -1,8 +1,7 @@
 //! Our forms of a model, and how long they take on one thread and on two.
 
 use std::path::{Path, PathBuf};
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -60,65 +59,76 @@ pub(super) fn load(file: &Path) -> Result<Graph> {
 
 /// The time of calls on this thread.
 pub(super) fn alone(graph: &Graph, calls: &[Call]) -> Result<Times> {
-    let again = repeats(graph, calls)?;
-    let mut times = Times::default();
-    let began = now(ClockId::Monotonic);
-    while times.wall.is_empty() || now(ClockId::Monotonic) - began < TURN {
-        let start = Start::new(ClockId::ThreadCPUTime);
-        run(graph, calls, again)?;
-        start.end(&mut times, calls.len() * again);
+    let mut turn = Turn::new(ClockId::ThreadCPUTime, calls.len());
+    while !turn.over() {
+        let start = turn.start();
+        run(graph, calls, turn.passes)?;
+        turn.sample(start);
     }
-    Ok(times)
+    Ok(turn.times)
 }
 
 /// The time of the same rows, halves at once on two threads; a single row runs on both, and each run counts half.
 pub(super) fn paired(graph: &Graph, calls: &[Call]) -> Result<Times> {
     let single = calls.iter().flatten().any(|tensor| tensor.shape.first() == Some(&1));
     let (first, second): (Vec<_>, Vec<_>) = calls.iter().map(halves).unzip();
-    let again = repeats(graph, &first)?;
-    let (meet, done) = (Barrier::new(2), AtomicBool::new(false));
-    let mut times = Times::default();
+    // What both threads do next: so many passes, or none any more.
+    let (arrived, passes) = (AtomicUsize::new(0), AtomicUsize::new(1));
+    let mut turn = Turn::new(ClockId::ProcessCPUTime, calls.len() * if single { 2 } else { 1 });
     std::thread::scope(|scope| {
-        // Both threads come to every meeting, also after a failure: none waits for ever.
+        // Both come to every meeting, also after a failure: none waits for ever.
         let other = scope.spawn(|| {
-            let mut ran = Ok(());
+            let (mut ran, mut side) = (Ok(()), Side::new(&arrived));
             loop {
-                meet.wait();
-                if done.load(Ordering::Acquire) {
-                    return ran;
+                side.meet();
+                match passes.load(Ordering::Acquire) {
+                    0 => return ran,
+                    passes => ran = ran.and(run(graph, &second, passes)),
                 }
-                ran = ran.and(run(graph, &second, again));
-                meet.wait();
+                side.meet();
             }
         });
-        let (mut ran, began) = (Ok(()), now(ClockId::Monotonic));
+        let (mut ran, mut side) = (Ok(()), Side::new(&arrived));
         loop {
-            let enough = !times.wall.is_empty() && now(ClockId::Monotonic) - began >= TURN;
-            done.store(enough || ran.is_err(), Ordering::Release);
-            let start = Start::new(ClockId::ProcessCPUTime);
-            meet.wait();
-            if done.load(Ordering::Acquire) {
+            let stop = turn.over() || ran.is_err();
+            passes.store(if stop { 0 } else { turn.passes }, Ordering::Release);
+            let start = turn.start();
+            side.meet();
+            if stop {
                 break;
             }
-            ran = run(graph, &first, again);
-            meet.wait();
-            start.end(&mut times, calls.len() * again * if single { 2 } else { 1 });
+            ran = run(graph, &first, turn.passes);
+            side.meet();
+            turn.sample(start);
         }
         ran.and(other.join().expect("`Graph::run` gives panics as errors"))
     })?;
-    Ok(times)
+    Ok(turn.times)
 }
 
-/// How often all calls are run for one sample.
-fn repeats(graph: &Graph, calls: &[Call]) -> Result<usize> {
-    let start = now(ClockId::Monotonic);
-    run(graph, calls, 1)?;
-    let once = (now(ClockId::Monotonic) - start).as_micros().max(1);
-    Ok(usize::try_from(SAMPLE.as_micros().div_ceil(once))?)
+/// One of two threads that meet again and again, without sleep: a thread that is woken is put on the core of the one that
+/// woke it, and a short sample is over before it is moved to one of its own.
+struct Side<'a> {
+    arrived: &'a AtomicUsize,
+    meetings: usize,
 }
 
-fn run(graph: &Graph, calls: &[Call], times: usize) -> Result<()> {
-    for call in std::iter::repeat_n(calls, times).flatten() {
+impl<'a> Side<'a> {
+    const fn new(arrived: &'a AtomicUsize) -> Self {
+        Self { arrived, meetings: 0 }
+    }
+
+    fn meet(&mut self) {
+        self.meetings += 1;
+        self.arrived.fetch_add(1, Ordering::AcqRel);
+        while self.arrived.load(Ordering::Acquire) < 2 * self.meetings {
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn run(graph: &Graph, calls: &[Call], passes: usize) -> Result<()> {
+    for call in std::iter::repeat_n(calls, passes).flatten() {
         graph.run(call)?;
     }
     Ok(())
@@ -128,25 +138,47 @@ fn now(clock: ClockId) -> Duration {
     Duration::try_from(clock_gettime(clock)).unwrap_or_default()
 }
 
-/// Both clocks at the start of a sample.
-struct Start {
+/// Samples of one turn. The first shows how many passes over all calls make a sample long enough.
+struct Turn {
+    times: Times,
     clock: ClockId,
-    cpu: Duration,
-    wall: Duration,
+    calls: usize,
+    passes: usize,
+    began: Duration,
 }
 
-impl Start {
-    fn new(clock: ClockId) -> Self {
-        let (cpu, wall) = (now(clock), now(ClockId::Monotonic));
-        Self { clock, cpu, wall }
+/// CPU and wall clock at the start of a sample.
+struct Start(Duration, Duration);
+
+impl Turn {
+    /// `clock` tells CPU time; a pass counts as `calls` calls.
+    fn new(clock: ClockId, calls: usize) -> Self {
+        Self {
+            times: Times::default(),
+            clock,
+            calls,
+            passes: 1,
+            began: now(ClockId::Monotonic),
+        }
     }
 
-    /// Adds this sample of `calls` calls.
-    fn end(self, times: &mut Times, calls: usize) {
-        let share = f64::from(u32::try_from(calls).unwrap_or(u32::MAX));
-        times
-            .wall
-            .push((now(ClockId::Monotonic) - self.wall).as_secs_f64() * 1e6 / share);
-        times.cpu.push((now(self.clock) - self.cpu).as_secs_f64() * 1e6 / share);
+    fn over(&self) -> bool {
+        !self.times.wall.is_empty() && now(ClockId::Monotonic) - self.began >= TURN
+    }
+
+    fn start(&self) -> Start {
+        Start(now(self.clock), now(ClockId::Monotonic))
+    }
+
+    fn sample(&mut self, start: Start) {
+        let (cpu, wall) = (now(self.clock) - start.0, now(ClockId::Monotonic) - start.1);
+        if self.passes == 1 && wall < SAMPLE {
+            let passes = SAMPLE.as_nanos() / wall.as_nanos().max(1) + 1;
+            self.passes = usize::try_from(passes).unwrap_or(1 << 20);
+            return;
+        }
+        let calls = f64::from(u32::try_from(self.calls * self.passes).unwrap_or(u32::MAX));
+        self.times.cpu.push(cpu.as_secs_f64() * 1e6 / calls);
+        self.times.wall.push(wall.as_secs_f64() * 1e6 / calls);
     }
 }

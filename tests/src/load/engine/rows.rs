@@ -6,6 +6,8 @@ use proto::oip::Tensor;
 
 /// Tokens of a row, where rows have any number of them.
 const TOKENS: usize = 64;
+/// Pixels along a side of any length: golden pictures are small and repeated to fill it.
+const PIXELS: usize = 320;
 /// Different calls of one measurement: enough that no branch is learnt by heart.
 const CALLS_MAX: usize = 64;
 
@@ -59,29 +61,45 @@ pub(super) fn calls(specs: &[TensorSpec], samples: &[Call], rows: usize) -> Resu
             specs.iter().map(|spec| made_up(spec, rows)).collect::<Result<_>>()?,
         ]);
     };
-    let have = sample
-        .first()
-        .and_then(|tensor| tensor.shape.first())
-        .copied()
-        .unwrap_or(0)
-        .max(1);
+    let have = rows_of(sample).max(1);
     let count = (have / rows).clamp(1, CALLS_MAX);
-    let call = |at: usize| sample.iter().map(|tensor| repeated(tensor, at * rows, rows)).collect();
+    let wide: Call = specs
+        .iter()
+        .zip(sample)
+        .map(|(spec, tensor)| widened(spec, tensor))
+        .collect();
+    let call = |at: usize| wide.iter().map(|tensor| repeated(tensor, 0, at * rows, rows)).collect();
     Ok((0..count).map(call).collect())
 }
 
-/// `rows` rows from `start` on; after the last comes the first again.
-fn repeated(tensor: &Tensor, start: usize, rows: usize) -> Tensor {
-    let have = tensor.shape.first().copied().unwrap_or(0).max(1);
-    let bytes = tensor.data.len() / have;
-    let row = |at: usize| &tensor.data[at % have * bytes..][..bytes];
+fn rows_of(call: &Call) -> usize {
+    call.first()
+        .and_then(|tensor| tensor.shape.first())
+        .copied()
+        .unwrap_or(0)
+}
+
+/// Fills the free axes of a row with what is there, again and again.
+fn widened(spec: &TensorSpec, tensor: &Tensor) -> Tensor {
+    let free = |axis: &usize| matches!(spec.shape[*axis], Dim::Named(_));
+    let axes = (1..spec.shape.len()).filter(free);
+    axes.fold(tensor.clone(), |tensor, axis| repeated(&tensor, axis, 0, PIXELS))
+}
+
+/// `count` places of an axis from `start` on; after the last comes the first again.
+fn repeated(tensor: &Tensor, axis: usize, start: usize, count: usize) -> Tensor {
+    let have = tensor.shape[axis].max(1);
+    let whole: usize = tensor.shape.iter().take(axis).product();
+    let bytes = tensor.data.len() / (whole * have).max(1);
+    let place = |outer: usize, at: usize| &tensor.data[(outer * have + at % have) * bytes..][..bytes];
+    let data = (0..whole).flat_map(|outer| (start..start + count).flat_map(move |at| place(outer, at)));
+    let mut shape = tensor.shape.clone();
+    shape[axis] = count;
     Tensor {
         name: tensor.name.clone(),
         datatype: tensor.datatype,
-        shape: std::iter::once(rows)
-            .chain(tensor.shape.iter().skip(1).copied())
-            .collect(),
-        data: (start..start + rows).flat_map(row).copied().collect(),
+        data: data.copied().collect(),
+        shape,
     }
 }
 
@@ -93,7 +111,7 @@ pub(super) fn halves(call: &Call) -> (Call, Call) {
         .copied()
         .unwrap_or(0);
     let (first, second) = (rows.div_ceil(2), (rows / 2).max(1));
-    let part = |start, rows| call.iter().map(|tensor| repeated(tensor, start, rows)).collect();
+    let part = |start, rows| call.iter().map(|tensor| repeated(tensor, 0, start, rows)).collect();
     (part(0, first), part(rows - second, second))
 }
 
@@ -162,6 +180,19 @@ mod tests {
         let wide = super::calls(&spec(), &[table(3)], 4).unwrap();
         assert_eq!(wide[0][0].data, [0, 1, 2, 3, 4, 5, 0, 1]);
         assert_eq!(shape(&spec(), &wide), "b4");
+    }
+
+    #[test]
+    fn free_axes_of_a_row_are_filled_with_what_is_there() {
+        let (batch, width) = (Dim::Named("rows".to_owned()), Dim::Named("width".to_owned()));
+        let wide = [TensorSpec {
+            shape: vec![batch, width],
+            ..spec()[0].clone()
+        }];
+        let calls = calls(&wide, &[table(2)], 2).unwrap();
+        assert_eq!(shape(&wide, &calls), format!("b2s{PIXELS}"));
+        assert_eq!(calls[0][0].data[..3], [0, 1, 0]);
+        assert_eq!(calls[0][0].data[PIXELS..][..3], [2, 3, 2]);
     }
 
     #[test]
