@@ -1,6 +1,5 @@
 //! What loading costs: processes that do nothing but load one file and answer once, ours and ONNX Runtime's in turn.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -20,11 +19,53 @@ struct Said {
     pss_mib: f64,
 }
 
-/// Medians of one file.
-struct Cost {
-    load_ms: f64,
-    pss_mib: f64,
+/// A process that is started again and again, and what it said.
+struct Fresh {
+    /// As figures name it; ours has no name.
+    rival: Option<&'static str>,
+    int8: bool,
+    command: Command,
+    said: Vec<Said>,
     file_mib: f64,
+}
+
+/// Name, unit, and how a figure comes of what was said.
+type Kind = (&'static str, &'static str, fn(&Fresh) -> f64);
+
+const KINDS: [Kind; 4] = [
+    ("load_ms", "ms", |fresh| fresh.median(|said| said.load_ms)),
+    ("pss_mib", "MiB", |fresh| fresh.median(|said| said.pss_mib)),
+    ("pss_per_file", "", |fresh| {
+        fresh.median(|said| said.pss_mib) / fresh.file_mib
+    }),
+    ("file_mib", "MiB", |fresh| fresh.file_mib),
+];
+
+impl Fresh {
+    fn new(rival: Option<&'static str>, int8: bool, file: &Path, command: Command) -> Result<Self> {
+        let bytes = u32::try_from(std::fs::metadata(file)?.len())?;
+        Ok(Self {
+            rival,
+            int8,
+            command,
+            said: Vec::new(),
+            file_mib: f64::from(bytes) / f64::from(1 << 20),
+        })
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let output = self.command.stderr(Stdio::inherit()).output()?;
+        ensure!(
+            output.status.success(),
+            "a fresh process failed; what it said stands above"
+        );
+        self.said.push(serde_json::from_slice(&output.stdout)?);
+        Ok(())
+    }
+
+    fn median(&self, of: fn(&Said) -> f64) -> f64 {
+        median(&mut self.said.iter().map(of).collect::<Vec<_>>())
+    }
 }
 
 /// Loads `model` and answers the inputs that the file `inputs` lists, once; prints milliseconds and memory as one JSON object.
@@ -59,77 +100,34 @@ fn pss_mib() -> Result<f64> {
 
 /// Load time and memory of each of our forms beside ONNX Runtime's; beside int8 stands, figure by figure, the better of its two.
 pub(super) fn measure(name: &str, forms: &[Form], rival: &Rival, call: &Call, rounds: u32) -> Result<Vec<Figure>> {
-    let folder = rival.kept.as_path();
-    let scratch = tempfile::tempdir_in(folder)?;
+    let scratch = tempfile::tempdir()?;
     let inputs = scratch.path().join("inputs.json");
     std::fs::write(&inputs, serde_json::to_vec(&store(call, scratch.path(), "input")?)?)?;
-    let mut said: BTreeMap<String, Vec<Said>> = BTreeMap::new();
-    let mut commands: Vec<(String, Command)> = Vec::new();
+    let mut all = Vec::new();
     for form in forms {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["engine", "--fresh"]).arg(&form.file).arg(&inputs);
-        commands.push((format!("our {}", form.name), command));
+        all.push(Fresh::new(None, form.is_int8(), &form.file, command)?);
     }
-    for (form, file) in &rival.forms {
-        commands.push((form.clone(), rival.fresh(file, &inputs)));
+    for (form, shown) in [(F32, "ort-f32"), (DYNAMIC, "ort-int8"), (STATIC, "ort-static")] {
+        if let Some(file) = rival.forms.get(form) {
+            all.push(Fresh::new(Some(shown), form != F32, file, rival.fresh(file, &inputs))?);
+        }
     }
     for _ in 0..rounds {
-        for (who, command) in &mut commands {
-            said.entry(who.clone())
-                .or_default()
-                .push(told(command).with_context(|| who.clone())?);
-        }
-    }
-    let mut cost = |who: &str, file: &Path| -> Result<Option<Cost>> {
-        let Some(said) = said.remove(who) else { return Ok(None) };
-        let of = |figure: fn(&Said) -> f64| median(&mut said.iter().map(figure).collect::<Vec<_>>());
-        let bytes = u32::try_from(std::fs::metadata(file)?.len())?;
-        Ok(Some(Cost {
-            load_ms: of(|said| said.load_ms),
-            pss_mib: of(|said| said.pss_mib),
-            file_mib: f64::from(bytes) / f64::from(1 << 20),
-        }))
-    };
-    let mut theirs = Vec::new();
-    for (form, shown) in [(F32, "ort-f32"), (DYNAMIC, "ort-int8"), (STATIC, "ort-static")] {
-        if let Some(file) = rival.forms.get(form)
-            && let Some(cost) = cost(form, file)?
-        {
-            theirs.push((shown, cost));
-        }
+        all.iter_mut().try_for_each(Fresh::start)?;
     }
     let mut figures = Vec::new();
-    for form in forms {
-        let ours = cost(&format!("our {}", form.name), &form.file)?.context("every form was measured")?;
-        let beside: Vec<_> = theirs
-            .iter()
-            .filter(|(shown, _)| (*shown == "ort-f32") != form.is_int8())
-            .collect();
-        figures.extend(figures_of(&format!("{name}/{}", form.name), &ours, &beside));
+    for (form, ours) in forms.iter().zip(&all) {
+        for (kind, unit, of) in KINDS {
+            let figure = Figure::alone(SUITE, format!("{name}/{}/{kind}", form.name), of(ours), unit);
+            let theirs = all.iter().filter(|fresh| fresh.int8 == ours.int8);
+            let theirs = theirs.filter_map(|fresh| Some((fresh.rival?, of(fresh))));
+            figures.push(match theirs.min_by(|(_, a), (_, b)| a.total_cmp(b)) {
+                Some((rival, best)) => figure.beside(rival, best),
+                None => figure,
+            });
+        }
     }
     Ok(figures)
-}
-
-fn told(command: &mut Command) -> Result<Said> {
-    let output = command.stderr(Stdio::inherit()).output()?;
-    ensure!(
-        output.status.success(),
-        "a fresh process failed; what it said stands above"
-    );
-    Ok(serde_json::from_slice(&output.stdout)?)
-}
-
-fn figures_of(name: &str, ours: &Cost, theirs: &[&(&'static str, Cost)]) -> Vec<Figure> {
-    let kinds: [(&str, &'static str, fn(&Cost) -> f64); 4] = [
-        ("load_ms", "ms", |cost| cost.load_ms),
-        ("pss_mib", "MiB", |cost| cost.pss_mib),
-        ("pss_per_file", "", |cost| cost.pss_mib / cost.file_mib),
-        ("file_mib", "MiB", |cost| cost.file_mib),
-    ];
-    let figure = |(kind, unit, of): (&str, &'static str, fn(&Cost) -> f64)| {
-        let figure = Figure::alone(SUITE, format!("{name}/{kind}"), of(ours), unit);
-        let best = theirs.iter().min_by(|(_, a), (_, b)| of(a).total_cmp(&of(b)));
-        best.map_or(figure.clone(), |(rival, cost)| figure.beside(rival, of(cost)))
-    };
-    kinds.into_iter().map(figure).collect()
 }

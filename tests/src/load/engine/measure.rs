@@ -143,3 +143,23 @@ impl Times {
 fn agreement(answer: &[Tensor], exact: &[Tensor]) -> Result<f64> {
     Ok(f64::from(compare(&[], answer, exact)?.cosine_min))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_rival_is_the_fastest_of_those_that_answer_as_closely() {
+        let named = |of: [(&str, f64); 3]| of.map(|(form, value)| (form.to_owned(), value));
+        let case = Case {
+            calls: Vec::new(),
+            ours: Vec::new(),
+            theirs: named([(F32, 1.0), (DYNAMIC, 0.9), (STATIC, 0.99)]).into(),
+        };
+        let theirs = named([(F32, 30.0), (DYNAMIC, 5.0), (STATIC, 10.0)]).map(|(form, us)| (form, (us, us)));
+        let best = |cosine| case.figures("m/int8/b1/t1", (20.0, 20.0), &theirs.clone().into(), cosine)[0].rival_value;
+        assert_eq!(best(1.0), Some(30.0));
+        assert_eq!(best(0.99 + SAME / 2.0), Some(10.0));
+        assert_eq!(best(0.5), Some(5.0));
+    }
+}
