@@ -6,7 +6,7 @@ Reads one JSON object a line, answers with one a line. `TENSORS` is [{"name", "d
         makes int8 forms as PREFIX-dynamic.onnx and PREFIX-static.onnx unless they are there (without calibration: none);
         answers {"forms": {NAME: PATH}, "refused": {NAME: why}}
     {"calls": [TENSORS, ..], "to": FOLDER}
-        runs each form on the first call and writes its outputs; answers {"answers": {NAME: TENSORS}, "refused": {NAME: why}}
+        runs each form on each call and writes its outputs; answers {"answers": {NAME: [TENSORS, ..]}, "refused": {NAME: why}}
     {"run": SECONDS, "threads": N}
         runs each form for so long on N threads; answers {NAME: {"cpu": [us, ..], "wall": [us, ..]}}, of one call each
 
@@ -40,10 +40,10 @@ def read(tensors):
     return {t["name"]: np.fromfile(t["file"], t["dtype"]).reshape(t["shape"]) for t in tensors}
 
 
-def write(folder, form, session, outputs):
+def write(prefix, session, outputs):
     told = []
     for place, (spec, array) in enumerate(zip(session.get_outputs(), outputs)):
-        file = os.path.join(folder, f"{form}-{place}.bin")
+        file = f"{prefix}-{place}.bin"
         array.tofile(file)
         told.append({"name": spec.name, "dtype": array.dtype.str, "shape": array.shape, "file": file})
     return told
@@ -116,8 +116,9 @@ class Rival:
         self.inputs, answers, refused = [read(tensors) for tensors in ask["calls"]], {}, {}
         for form in list(self.paths):
             try:
-                ran = self.session(form, 1)
-                answers[form] = write(ask["to"], form, ran, ran.run(None, self.inputs[0]))
+                ran, prefix = self.session(form, 1), os.path.join(ask["to"], form)
+                outputs = [ran.run(None, call) for call in self.inputs]
+                answers[form] = [write(f"{prefix}-{at}", ran, answer) for at, answer in enumerate(outputs)]
             except Exception as error:  # ONNX Runtime has no common class of errors
                 if form == "f32":
                     raise

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use engine::graph::Graph;
-use models::golden::compare;
-use proto::oip::Tensor;
+use models::golden::judge;
 
 use super::ours::{Form, alone, paired};
-use super::rival::{DYNAMIC, F32, Rival, STATIC, Times};
+use super::rival::{Answer, DYNAMIC, F32, Rival, STATIC, Times};
 use super::rows::Call;
 use super::{Figure, SUITE, median};
 
@@ -16,7 +15,7 @@ use super::{Figure, SUITE, median};
 const SAME: f64 = 1e-5;
 const THREADS: [usize; 2] = [1, 2];
 
-/// The calls, and each side's agreement with ONNX Runtime's f32 on the first of them.
+/// The calls, and each side's agreement with ONNX Runtime's f32 on them.
 pub(super) struct Case {
     pub(super) calls: Vec<Call>,
     ours: Vec<f64>,
@@ -27,8 +26,10 @@ impl Case {
     pub(super) fn new(forms: &[Form], rival: &mut Rival, calls: Vec<Call>) -> Result<Self> {
         let answers = rival.calls(&calls)?;
         let exact = answers.get(F32).context("ONNX Runtime's f32 answers")?;
-        let first = calls.first().context("at least one call")?;
-        let close = |form: &Form| agreement(&form.graph.run(first)?, exact);
+        let close = |form: &Form| {
+            let answers = calls.iter().map(|call| form.graph.run(call));
+            agreement(&answers.collect::<Result<Vec<Answer>, _>>()?, exact)
+        };
         Ok(Self {
             ours: forms.iter().map(close).collect::<Result<_>>()?,
             theirs: answers
@@ -140,8 +141,9 @@ impl Times {
 }
 
 /// The lowest cosine of all rows.
-fn agreement(answer: &[Tensor], exact: &[Tensor]) -> Result<f64> {
-    Ok(f64::from(compare(&[], answer, exact)?.cosine_min))
+fn agreement(answers: &[Answer], exact: &[Answer]) -> Result<f64> {
+    let pairs = answers.iter().map(Vec::as_slice).zip(exact.iter().map(Vec::as_slice));
+    Ok(f64::from(judge(&[], pairs)?.cosine_min))
 }
 
 #[cfg(test)]

@@ -30,6 +30,9 @@ pub(super) struct Times {
     pub(super) wall: Vec<f64>,
 }
 
+/// The outputs of a call.
+pub(super) type Answer = Vec<Tensor>;
+
 /// The process, and where things lie.
 pub(super) struct Rival {
     child: Child,
@@ -61,7 +64,7 @@ struct Forms {
 
 #[derive(Deserialize)]
 struct Answers {
-    answers: BTreeMap<String, Vec<Stored>>,
+    answers: BTreeMap<String, Vec<Vec<Stored>>>,
     refused: BTreeMap<String, String>,
 }
 
@@ -113,14 +116,15 @@ impl Rival {
         Ok(())
     }
 
-    /// Takes up calls; gives what each form answered to the first of them.
-    pub(super) fn calls(&mut self, calls: &[Call]) -> Result<BTreeMap<String, Vec<Tensor>>> {
+    /// Takes up calls; gives what each form answered to each of them.
+    pub(super) fn calls(&mut self, calls: &[Call]) -> Result<BTreeMap<String, Vec<Answer>>> {
         let calls = stored_all(calls, &self.scratch, "call")?;
         let told: Answers = self.answer(&json!({"calls": calls, "to": self.scratch}))?;
         self.without(&told.refused);
-        let read = |(form, outputs): (String, Vec<Stored>)| {
-            let outputs = outputs.iter().map(Stored::read).collect::<Result<_>>()?;
-            Ok((form, outputs))
+        let answer = |outputs: &Vec<Stored>| outputs.iter().map(Stored::read).collect::<Result<Answer>>();
+        let read = |(form, answers): (String, Vec<Vec<Stored>>)| {
+            let answers = answers.iter().map(answer).collect::<Result<_>>()?;
+            Ok((form, answers))
         };
         told.answers.into_iter().map(read).collect()
     }
