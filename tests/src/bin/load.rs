@@ -1,5 +1,7 @@
 //! `cargo load SUITE`: measures, and prints a table or one JSON object a line.
 
+use std::path::PathBuf;
+
 use clap::{Parser, ValueEnum};
 use meridian_tests::load::{engine, node, serving, table};
 
@@ -15,13 +17,22 @@ struct Args {
     #[arg(long, default_value_t = 2_000)]
     requests: u32,
     /// Rounds of the engine suite.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// A model of the engine suite; again for further ones. All where none is named.
+    #[arg(long, value_name = "NAME")]
+    model: Vec<String>,
+    /// Rows of a call in the engine suite.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32])]
+    rows: Vec<usize>,
+    /// What the engine suite starts for itself: loads MODEL and answers INPUTS once.
+    #[arg(long, hide = true, num_args = 2, value_names = ["MODEL", "INPUTS"])]
+    fresh: Option<Vec<PathBuf>>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Suite {
-    /// The engine beside ONNX Runtime: every zoo model, f32 and int8, CPU time of one thread.
+    /// The engine beside ONNX Runtime: zoo models and tables, f32 and int8, one thread and two; loading, memory, agreement.
     Engine,
     /// A real node of a real fleet: what it adds to its engine, and how soon it answers after a start.
     Node,
@@ -32,8 +43,15 @@ enum Suite {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if let Some([model, inputs]) = args.fresh.as_deref() {
+        return engine::answer_once(model, inputs);
+    }
     let figures = match args.suite {
-        Suite::Engine => engine::run(args.rounds)?,
+        Suite::Engine => engine::run(&engine::Choice {
+            models: args.model,
+            rows: args.rows,
+            rounds: args.rounds,
+        })?,
         Suite::Node => node::run(args.requests).await?,
         Suite::Serving => serving::run(args.requests).await?,
     };

@@ -17,7 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use proto::ids::{ContentHash, hex};
 use sha2::{Digest, Sha256};
 
-use super::recipe::{Convert, Fetch, Recipe};
+use super::recipe::{Fetch, Recipe};
 
 /// A recipe with its files at hand.
 #[derive(Clone, Debug)]
@@ -155,12 +155,15 @@ pub fn fetch(recipe: &Recipe, cache: &Path) -> Result<Fetched, FetchError> {
     })
 }
 
+fn python() -> String {
+    std::env::var("MERIDIAN_PYTHON").unwrap_or_else(|_| "python3".to_owned())
+}
+
 fn download(recipe: &Recipe, wanted: &Fetch, work: &Path, folder: &Path, zoo: &Path) -> Result<(), FetchError> {
-    let python = std::env::var("MERIDIAN_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let installed = work.join("installed");
     let scratch = work.join("scratch");
     fs::create_dir_all(&scratch).map_err(io_at("make the folder", &scratch))?;
-    let mut pip = Command::new(&python);
+    let mut pip = Command::new(python());
     pip.args([
         "-m",
         "pip",
@@ -193,7 +196,7 @@ fn download(recipe: &Recipe, wanted: &Fetch, work: &Path, folder: &Path, zoo: &P
         settle(&from, &to)?;
     }
     if let Some(convert) = &recipe.convert {
-        let environment = environment(&python, convert, zoo)?;
+        let environment = environment(&convert.requires, zoo)?;
         let scripts = recipe.folder.with_file_name("convert");
         let made = work.join("made.onnx");
         let mut command = Command::new(environment.join("bin/python"));
@@ -215,16 +218,19 @@ fn download(recipe: &Recipe, wanted: &Fetch, work: &Path, folder: &Path, zoo: &P
     Ok(())
 }
 
-/// An environment with what the conversion imports; made once.
-fn environment(python: &str, convert: &Convert, zoo: &Path) -> Result<PathBuf, FetchError> {
-    let wanted = convert.requires.join(" ");
-    let folder = zoo.join(format!(".python-{}", ContentHash::of(wanted.as_bytes()).short()));
+/// A Python environment with `requires`, `name==version` each, somewhere in `below`; made once. Blocks.
+///
+/// # Errors
+/// [`FetchError::NoPython`], [`FetchError::Failed`] with pip's last words, [`FetchError::Io`].
+pub fn environment(requires: &[String], below: &Path) -> Result<PathBuf, FetchError> {
+    let wanted = requires.join(" ");
+    let folder = below.join(format!(".python-{}", ContentHash::of(wanted.as_bytes()).short()));
     let ready = folder.join("ready");
     if ready.is_file() {
         return Ok(folder);
     }
     run(
-        Command::new(python).args(["-m", "venv", "--clear"]).arg(&folder),
+        Command::new(python()).args(["-m", "venv", "--clear"]).arg(&folder),
         "python3 -m venv",
         None,
     )?;
@@ -237,19 +243,14 @@ fn environment(python: &str, convert: &Convert, zoo: &Path) -> Result<PathBuf, F
         "--disable-pip-version-check",
         "--only-binary=:all:",
     ]);
-    run(
-        pip.args(&convert.requires),
-        &format!("pip install {wanted}"),
-        Some(&folder),
-    )?;
+    run(pip.args(requires), &format!("pip install {wanted}"), Some(&folder))?;
     fs::write(&ready, wanted).map_err(io_at("write", &ready))?;
     Ok(folder)
 }
 
 /// Runs a program to its end, showing how much it has written below `grows`.
 fn run(command: &mut Command, what: &str, grows: Option<&Path>) -> Result<(), FetchError> {
-    let python = || command.get_program().to_string_lossy().into_owned();
-    let program = python();
+    let program = command.get_program().to_string_lossy().into_owned();
     let log = tempfile::tempfile().map_err(io_at("make a file for", Path::new("pip's words")))?;
     let copy = |f: &File| f.try_clone().map_err(io_at("use", Path::new("pip's words")));
     command.stdin(Stdio::null()).stdout(copy(&log)?).stderr(copy(&log)?);
