@@ -10,21 +10,23 @@ use std::sync::Arc;
 use crate::activation::activate;
 use crate::conv::STRIP_MIN;
 use crate::lines::{Lines, RowsMut};
-use crate::{Activation, Conv, Depthwise, Isa, QuantizedRows, ShapeError, Window};
+use crate::{Activation, Conv, Depthwise, Isa, MaxPool, QuantizedRows, ShapeError, Window};
 
 /// Rows to make at a time, at least: neighbours look at the same pixels.
 const ROWS_MIN: usize = 2;
 
-/// A convolution that mixes all channels, or none.
+/// What slides over an image.
 #[derive(Debug)]
 pub enum Layer {
     /// Each channel of a place is a sum over all of the pixels'.
     Mixed(Conv),
     /// Each is a sum over its own.
     Apart(Depthwise),
+    /// Each is the largest of its own.
+    Pooled(MaxPool),
 }
 
-/// A convolution and what is done to each number it gives.
+/// A layer and what is done to each number it gives.
 #[derive(Clone, Debug)]
 pub struct Stage {
     /// Shared by all plans of a model.
@@ -78,6 +80,7 @@ impl Layer {
         match self {
             Self::Mixed(conv) => conv.window(),
             Self::Apart(conv) => conv.window(),
+            Self::Pooled(pool) => pool.window(),
         }
     }
     /// Channels of a pixel, and of a place.
@@ -86,6 +89,7 @@ impl Layer {
         match self {
             Self::Mixed(conv) => [conv.channels(), conv.outputs()],
             Self::Apart(conv) => [conv.channels(); 2],
+            Self::Pooled(pool) => [pool.channels(); 2],
         }
     }
 }
@@ -225,10 +229,15 @@ impl Chain {
             match &*stage.layer {
                 Layer::Mixed(_) if at == 0 => {}
                 Layer::Mixed(_) => lines.reset_pixels(to.strip, from.size[1], from.channels),
-                Layer::Apart(_) => {
+                layer @ (Layer::Apart(_) | Layer::Pooled(_)) => {
                     let sees = (window.sides[0] - 1) * window.dilations[0] + 1;
                     let rows = (to.strip - 1) * window.strides[0] + sees + from.strip - 1;
-                    lines.reset_blocks(rows.min(from.size[0]), from.size[1], from.channels, window.pads[1]);
+                    let padding = match layer {
+                        Layer::Pooled(_) => MaxPool::PADDING,
+                        _ => 0.0,
+                    };
+                    let row = [from.size[1], from.channels];
+                    lines.reset_blocks(rows.min(from.size[0]), row, window.pads[1], padding);
                 }
             }
         }
@@ -276,34 +285,43 @@ impl Chain {
         let Stage { layer, activation } = &self.0[level - 1];
         let (from, this) = (made[level - 1], made[level]);
         let (first, row) = (this.rows, this.size[1] * this.channels);
+        let these = first..first + rows;
         let (before, after) = lines.split_at_mut(level);
         let before = &before[level - 1];
-        let mut to = match after.first_mut() {
-            Some(lines) => lines.rows_mut(),
-            None => RowsMut::all(y, this.size, this.channels),
-        };
-        let conv = match &**layer {
-            Layer::Mixed(conv) => conv,
-            Layer::Apart(conv) => {
-                let seen = (before, from.size[0]);
-                return conv.rows(isa, seen, first..first + rows, *activation, &mut to);
+        let seen = (before, from.size[0]);
+        fn to<'a>(after: &'a mut [Lines], y: &'a mut [f32], this: Made) -> RowsMut<'a> {
+            match after.first_mut() {
+                Some(lines) => lines.rows_mut(),
+                None => RowsMut::all(y, this.size, this.channels),
             }
-        };
-        if strip.len() < rows * row {
-            strip.resize(rows * row, 0.0);
         }
-        let strip = &mut strip[..rows * row];
-        if level > 1 {
-            conv.points(isa, before.side_by_side(first..first + rows), coded, strip);
-        } else if conv.window().is_point() {
-            let pixels = from.size[1] * from.channels;
-            conv.points(isa, &image[first * pixels..][..rows * pixels], coded, strip);
-        } else {
-            conv.windows(isa, codes, from.size, first * this.size[1], coded, strip);
-        }
-        for (n, made) in strip.chunks_exact_mut(row).enumerate() {
-            activate(isa, *activation, made);
-            to.put(first + n, made);
+        match &**layer {
+            Layer::Apart(conv) => conv.rows(isa, seen, these, *activation, &mut to(after, y, this)),
+            Layer::Pooled(pool) => pool.rows(isa, seen, these, *activation, &mut to(after, y, this)),
+            Layer::Mixed(conv) => {
+                if strip.len() < rows * row {
+                    strip.resize(rows * row, 0.0);
+                }
+                let made = if after.is_empty() {
+                    &mut y[first * row..][..rows * row]
+                } else {
+                    &mut strip[..rows * row]
+                };
+                if level > 1 {
+                    conv.points(isa, before.side_by_side(these), coded, made);
+                } else if conv.window().is_point() {
+                    let pixels = from.size[1] * from.channels;
+                    conv.points(isa, &image[first * pixels..][..rows * pixels], coded, made);
+                } else {
+                    conv.windows(isa, codes, from.size, first * this.size[1], coded, made);
+                }
+                for (n, made) in made.chunks_exact_mut(row).enumerate() {
+                    activate(isa, *activation, made);
+                    if let Some(lines) = after.first_mut() {
+                        lines.rows_mut().put(first + n, made);
+                    }
+                }
+            }
         }
     }
 }

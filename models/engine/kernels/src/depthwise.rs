@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::isa::Kind;
-use crate::lines::{BlockMut, Lines, RowsMut};
+use crate::lines::{BlockMut, Lines, RowsMut, Seen};
 use crate::taps::{self, Checked, LANES, Sums, Taps};
 use crate::{Activation, Isa, ShapeError, Window};
 
@@ -120,15 +120,6 @@ struct Job<'a> {
     activation: Activation,
 }
 
-/// What one row of places sees.
-struct Seen {
-    /// The ring's row under the first row of taps, and how many on the next one lies.
-    first: usize,
-    step: usize,
-    /// The taps on rows of the image, of all taps row by row.
-    taps: Range<usize>,
-}
-
 impl Job<'_> {
     /// # Safety
     /// The processor has the instructions of `S`.
@@ -137,22 +128,10 @@ impl Job<'_> {
         // Channels are the outer loop: what several rows of places see of a few of them stays in the first cache.
         for block in 0..self.layer.bias.len() {
             for n in self.rows.clone() {
+                let seen = self.lines.under(&self.layer.window, n, self.height);
                 // SAFETY: the caller's promise.
-                unsafe { self.row::<S>(block, &self.seen(n), y.block(n, block)) }
+                unsafe { self.row::<S>(block, &seen, y.block(n, block)) }
             }
-        }
-    }
-
-    #[inline(always)]
-    fn seen(&self, row: usize) -> Seen {
-        let (window, capacity) = (&self.layer.window, self.lines.capacity());
-        let seen = window.on_image(0, row, self.height);
-        let first = (row * window.strides[0] + seen.start * window.dilations[0]).saturating_sub(window.pads[0][0]);
-        Seen {
-            first: first % capacity,
-            // Where one row is all there is, none comes after it.
-            step: window.dilations[0].min(capacity),
-            taps: seen.start * window.sides[1]..seen.end * window.sides[1],
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::Window;
 use crate::taps::LANES;
 
 /// Elements of a line of the processor's cache.
@@ -22,7 +23,16 @@ struct Layout {
     capacity: usize,
 }
 
-/// A ring of rows; each may have zeros before its first pixel and after its last.
+/// What one row of places sees.
+pub(crate) struct Seen {
+    /// The ring's row under the first row of taps, and how many on the next one lies.
+    pub(crate) first: usize,
+    pub(crate) step: usize,
+    /// The taps on rows of the image, of all taps row by row.
+    pub(crate) taps: Range<usize>,
+}
+
+/// A ring of rows; each may have padding before its first pixel and after its last.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     data: Vec<f32>,
@@ -31,8 +41,14 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Makes room for `capacity` rows of `width` pixels in blocks, with so many zeros before and after each row's.
-    pub(crate) fn reset_blocks(&mut self, capacity: usize, width: usize, channels: usize, pads: [usize; 2]) {
+    /// Makes room for `capacity` rows of `width` pixels in blocks, with so many of `padding` before and after each row's.
+    pub(crate) fn reset_blocks(
+        &mut self,
+        capacity: usize,
+        [width, channels]: [usize; 2],
+        pads: [usize; 2],
+        padding: f32,
+    ) {
         let padded = (pads[0] + width + pads[1]) * LANES;
         let layout = Layout {
             width,
@@ -42,8 +58,8 @@ impl Lines {
             capacity,
         };
         for row in self.take(layout).chunks_exact_mut(padded) {
-            row[..pads[0] * LANES].fill(0.0);
-            row[padded - pads[1] * LANES..].fill(0.0);
+            row[..pads[0] * LANES].fill(padding);
+            row[padded - pads[1] * LANES..].fill(padding);
         }
     }
 
@@ -77,9 +93,21 @@ impl Lines {
     pub(crate) const fn steps(&self) -> [usize; 3] {
         self.layout.steps
     }
-    /// All rows with their zeros: row `n` of the image lies at `n % capacity`.
+    /// All rows with their padding: row `n` of the image lies at `n % capacity`.
     pub(crate) fn ring(&self) -> &[f32] {
         &self.data[self.start..][..self.layout.capacity * self.layout.steps[0]]
+    }
+    /// What places of row `place` see of an image `height` rows high, of which the rows they see are here.
+    #[inline(always)]
+    pub(crate) fn under(&self, window: &Window, place: usize, height: usize) -> Seen {
+        let on_image = window.on_image(0, place, height);
+        let first = place * window.strides[0] + on_image.start * window.dilations[0];
+        Seen {
+            first: first.saturating_sub(window.pads[0][0]) % self.layout.capacity,
+            // Where one row is all there is, none comes after it.
+            step: window.dilations[0].min(self.layout.capacity),
+            taps: on_image.start * window.sides[1]..on_image.end * window.sides[1],
+        }
     }
     /// Rows that lie side by side, as they do in a ring of pixels from each multiple of its capacity on.
     pub(crate) fn side_by_side(&self, rows: Range<usize>) -> &[f32] {
@@ -203,7 +231,7 @@ mod tests {
         let mut lines = Lines::default();
         lines.reset_pixels(2, 40, 3);
         lines.rows_mut().put(1, &[7.0; 120]);
-        lines.reset_blocks(3, 4, 18, [1, 2]);
+        lines.reset_blocks(3, [4, 18], [1, 2], 0.0);
         assert!(lines.ring().as_ptr().addr().is_multiple_of(64));
         let [pitch, pixel, block] = lines.steps();
         assert_eq!([pitch, pixel, block], [2 * 7 * 16, 16, 7 * 16]);

@@ -5,6 +5,7 @@
 //!   Gemm(x, DequantizeLinear(codes, scales) [, bias])     ->  MeridianLinear
 //!   Gather(DequantizeLinear(codes, scales), ids)          ->  MeridianEmbedding(ids, codes, scales)
 //!   convolutions and their activations (`convolution`)    ->  MeridianConv(x, codes, scales [, bias]), MeridianDepthwiseConv
+//!   MaxPool behind one of those                           ->  MeridianMaxPool(x)
 //!   LayerNormalization(x, scale, bias) of the last axis   ->  MeridianLayerNorm
 //!   attention of several heads (module `attention`)       ->  MeridianAttention(q, k, v [, mask])
 //!   GELU by the hyperbolic tangent (module `gelu`)        ->  Gelu(x)
@@ -30,6 +31,9 @@ pub(crate) const EMBEDDING: &str = "MeridianEmbedding";
 pub(crate) const CONV: &str = "MeridianConv";
 /// The same with FP32 weights, each channel by itself.
 pub(crate) const DEPTHWISE: &str = "MeridianDepthwiseConv";
+pub(crate) const MAX_POOL: &str = "MeridianMaxPool";
+/// Attribute of [`MAX_POOL`]: channels of its image.
+pub(crate) const CHANNELS: &str = "channels";
 pub(crate) const LAYER_NORM: &str = "MeridianLayerNorm";
 pub(crate) const ATTENTION: &str = "MeridianAttention";
 /// Attribute of [`CONV`]: one of the names below, what is done to each number it gives.
@@ -96,6 +100,7 @@ pub(crate) fn fuse(graph: &mut GraphProto, linears: bool) {
             "MatMul" if linears => uses.linear(at, node),
             "Gemm" if linears => uses.gemm(node).map(|fused| vec![(at, Some(fused))]),
             "Conv" if linears => convolution::convolution(&uses, at, node),
+            "MaxPool" if linears => convolution::pool(&uses, node).map(|fused| vec![(at, Some(fused))]),
             "Gather" => uses.embedding(node).map(|fused| vec![(at, Some(fused))]),
             "Softmax" => attention::attention(&uses, node).map(|(at, fused)| vec![(at, Some(fused))]),
             "Mul" => gelu::gelu(&uses, node).map(|fused| vec![(at, Some(fused))]),

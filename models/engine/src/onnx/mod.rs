@@ -16,8 +16,8 @@ pub use describe::{Described, describe};
 pub(crate) use describe::{batched, describe_model};
 pub(crate) use expand::{drop_unused, expand_weights};
 pub(crate) use fuse::{
-    ACTIVATION, ATTENTION, CLIP, CONV, DEPTHWISE, EMBEDDING, HARD_SWISH, HIGH, LAYER_NORM, LINEAR, LOW, SCALE, SILU,
-    TRANSPOSED, fuse, mark_rows_coded, rows_coded,
+    ACTIVATION, ATTENTION, CHANNELS, CLIP, CONV, DEPTHWISE, EMBEDDING, HARD_SWISH, HIGH, LAYER_NORM, LINEAR, LOW,
+    MAX_POOL, SCALE, SILU, TRANSPOSED, fuse, mark_rows_coded, rows_coded,
 };
 
 /// Why bytes are not an ONNX model that is worth looking at.

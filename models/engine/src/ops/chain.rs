@@ -2,9 +2,12 @@
 
 use std::cell::RefCell;
 
-use kernels::{Chain, ChainScratch, Isa, Order, Window};
+use kernels::{Chain, ChainScratch, Isa, Order};
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::change_axes::AxisOp;
+use tract_onnx::tract_core::ops::source::TypedSource;
+
+use super::slide::places;
 
 thread_local! {
     /// Lines and codes of the chain that runs on this thread; as large as the largest so far.
@@ -17,17 +20,6 @@ pub(super) struct Convolve {
     chain: Chain,
     takes: Order,
     isa: Isa,
-}
-
-/// Places along one axis of a size that may be a symbol.
-pub(super) fn places(window: &Window, axis: usize, size: &TDim) -> TractResult<TDim> {
-    if let Ok(size) = size.to_usize() {
-        let places = window.places_along(axis, size);
-        return Ok(places.context("the image is smaller than the window")?.to_dim());
-    }
-    let reach = (window.sides[axis].max(1) - 1) * window.dilations[axis] + 1;
-    let padded = size.clone() + window.pads[axis][0] + window.pads[axis][1];
-    Ok((padded - reach) / window.strides[axis].max(1) + 1)
 }
 
 impl Convolve {
@@ -127,8 +119,13 @@ impl TypedOp for Convolve {
         let Some(before) = model.single_prec(node.id)? else {
             return Ok(None);
         };
+        // Elsewhere a move may still cancel another.
+        let given = before
+            .inputs
+            .first()
+            .is_some_and(|input| model.node(input.node).op_is::<TypedSource>());
         let turns = before.op_as::<AxisOp>() == Some(&AxisOp::Move(1, 3));
-        if !turns || self.takes == Order::Planes || !self.chain.sees_all() {
+        if !(turns && given) || self.takes == Order::Planes || !self.chain.sees_all() {
             return Ok(None);
         }
         let turned = Self {

@@ -1,26 +1,20 @@
 //! Convolutions of a file: with weights of 8 bits, or with FP32 weights that keep channels apart.
-//!
-//! ONNX has channels first; the moves around each convolution cancel against its neighbours' when the engine tidies the graph.
 
 use std::sync::{Arc, OnceLock};
 
-use kernels::{Activation, Chain, Conv, Depthwise, Isa, Layer, Linear, Stage, Window};
+use kernels::{Activation, Chain, Conv, Depthwise, Isa, Layer, Linear, Stage};
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
-use tract_onnx::tract_core::ops::change_axes::AxisOp;
 use tract_onnx::tract_hir::infer::{check_input_arity, check_output_arity};
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
-use super::chain::{Convolve, places};
+use super::chain::Convolve;
+use super::slide::{self, Slide};
 use crate::onnx::{ACTIVATION, CLIP, CONV, HARD_SWISH, HIGH, LOW, SILU};
 
 pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
-    let sizes = |name: &str| -> TractResult<Vec<usize>> {
-        let sizes = attribute(name).map_or(&[][..], |a| &a.ints).iter();
-        Ok(sizes.map(|size| usize::try_from(*size)).collect::<Result<_, _>>()?)
-    };
     let bound = |name: &str| attribute(name).map_or(0.0, |a| a.f);
     let activation = match attribute(ACTIVATION).map(|a| std::str::from_utf8(&a.s)).transpose()? {
         None => Activation::None,
@@ -34,9 +28,7 @@ pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Bo
     };
     let coded = node.op_type == CONV;
     let op = Parsed {
-        strides: sizes("strides")?,
-        dilations: sizes("dilations")?,
-        pads: sizes("pads")?,
+        slide: Slide::parse(node)?,
         apart: attribute("group").is_some_and(|a| a.i > 1),
         coded,
         biased: node.input.len() == 3 + usize::from(coded),
@@ -48,9 +40,7 @@ pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Bo
 
 #[derive(Clone, Debug)]
 struct Parsed {
-    strides: Vec<usize>,
-    dilations: Vec<usize>,
-    pads: Vec<usize>,
+    slide: Slide,
     /// Each channel is summed by itself.
     apart: bool,
     /// Weights are codes and scales.
@@ -62,27 +52,6 @@ struct Parsed {
 }
 
 impl Parsed {
-    /// The window of a kernel of these sides; one side is that of columns.
-    fn window(&self, sides: &[usize]) -> TractResult<Window> {
-        let first = 2_usize
-            .checked_sub(sides.len())
-            .context("windows of one or two sides")?;
-        let mut window = Window {
-            sides: [1; 2],
-            strides: [1; 2],
-            dilations: [1; 2],
-            pads: [[0; 2]; 2],
-        };
-        let one = |values: &[usize], axis: usize, or: usize| values.get(axis).copied().unwrap_or(or);
-        for (axis, side) in sides.iter().enumerate() {
-            window.sides[first + axis] = *side;
-            window.strides[first + axis] = one(&self.strides, axis, 1);
-            window.dilations[first + axis] = one(&self.dilations, axis, 1);
-            window.pads[first + axis] = [one(&self.pads, axis, 0), one(&self.pads, axis + sides.len(), 0)];
-        }
-        Ok(window)
-    }
-
     fn layer(&self, model: &TypedModel, inputs: &[OutletId]) -> TractResult<Arc<Layer>> {
         if let Some(layer) = self.layer.get() {
             return Ok(Arc::clone(layer));
@@ -103,7 +72,7 @@ impl Parsed {
         let [outputs, channels, sides @ ..] = shape.as_slice() else {
             bail!("weights of {shape:?}");
         };
-        let window = self.window(sides)?;
+        let window = self.slide.window(sides)?;
         // [output, channel, tap..] -> [tap.., channel, output]
         let order: Vec<usize> = (2..shape.len()).chain([1, 0]).collect();
         let weights = weights.into_tensor().permute_axes(&order)?;
@@ -157,14 +126,8 @@ impl Expansion for Parsed {
                 .skip(2)
                 .map(TDim::to_usize)
                 .collect::<Result<Vec<_>, _>>()?;
-            let window = self.window(&sides)?;
-            let first = 2 - sides.len();
-            for (axis, size) in image.iter().enumerate().skip(2) {
-                let along = first + axis - 2;
-                let size = places(&window, along, size)?;
-                s.equals(&outputs[0].shape[axis], size)?;
-            }
-            Ok(())
+            let window = self.slide.window(&sides)?;
+            slide::places_equal(s, &outputs[0], &image, &window)
         })
     }
 
@@ -173,21 +136,6 @@ impl Expansion for Parsed {
             layer: self.layer(model, inputs)?,
             activation: self.activation,
         };
-        let op = Convolve::new(Chain::of(stage), Isa::best());
-        let flat = model.outlet_fact(inputs[0])?.rank() == 3;
-        let mut wire: TVec<OutletId> = inputs[..1].into();
-        let moved = |model: &mut TypedModel, name: &str, wire: &[OutletId], op: AxisOp| {
-            model.wire_node(format!("{prefix}.{name}"), op, wire)
-        };
-        if flat {
-            wire = moved(model, "row", &wire, AxisOp::Add(2))?;
-        }
-        wire = moved(model, "channels-last", &wire, AxisOp::Move(1, 3))?;
-        wire = model.wire_node(prefix, op, &wire)?;
-        wire = moved(model, "channels-first", &wire, AxisOp::Move(3, 1))?;
-        if flat {
-            wire = moved(model, "no-row", &wire, AxisOp::Rm(2))?;
-        }
-        Ok(wire)
+        slide::wire(prefix, model, inputs[0], Convolve::new(Chain::of(stage), Isa::best()))
     }
 }

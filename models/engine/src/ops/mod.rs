@@ -1,6 +1,6 @@
 //! The engine's own operators inside tract's graphs: linear layers and tables of 8-bit codes, and fast forms of what stands between.
 //!
-//! [`crate::onnx`] names the first four in a decoded file, [`register`] teaches tract's parser those names, and
+//! [`crate::onnx`] names the first ones in a decoded file, [`register`] teaches tract's parser those names, and
 //! [`vectorise`] replaces operators of a decluttered graph. Their arithmetic is in `kernels`. Files themselves name the
 //! operators for tables, whose arithmetic is in [`crate::trees`].
 
@@ -10,6 +10,8 @@ mod conv;
 mod embedding;
 mod layer_norm;
 mod linear;
+mod pool;
+mod slide;
 mod tables;
 mod unary;
 
@@ -17,7 +19,7 @@ use tract_onnx::Onnx;
 use tract_onnx::tract_core::internal::{TValue, TVec, Tensor, TractResult, TypedModel, format_err};
 use tract_onnx::tract_hir::internal::OutletId;
 
-use crate::onnx::{ATTENTION, CONV, DEPTHWISE, EMBEDDING, LAYER_NORM, LINEAR};
+use crate::onnx::{ATTENTION, CONV, DEPTHWISE, EMBEDDING, LAYER_NORM, LINEAR, MAX_POOL};
 
 pub(crate) use tables::{TABLES, judge};
 pub(crate) use unary::vectorise;
@@ -27,6 +29,7 @@ pub(crate) fn register(mut onnx: Onnx) -> Onnx {
     onnx.op_register.insert(LINEAR, linear::parse);
     onnx.op_register.insert(CONV, conv::parse);
     onnx.op_register.insert(DEPTHWISE, conv::parse);
+    onnx.op_register.insert(MAX_POOL, pool::parse);
     onnx.op_register.insert(EMBEDDING, embedding::parse);
     onnx.op_register.insert(ATTENTION, attention::parse);
     onnx.op_register.insert(LAYER_NORM, layer_norm::parse);

@@ -56,9 +56,9 @@ fn apart(window: Window, channels: usize, seed: u64) -> Layer {
     Layer::Apart(Depthwise::new(window, &weights, channels, Some(&noise(seed ^ 1, channels))).unwrap())
 }
 
-/// What a stage is made of: whether it keeps channels apart, its window if so, and its outputs if not.
-fn stages() -> impl Strategy<Value = Vec<(bool, Window, usize)>> {
-    proptest::collection::vec((any::<bool>(), windows(), 1_usize..40), 1..5)
+/// What a stage is made of: its kind, its window if it keeps channels apart, and its outputs if it does not.
+fn stages() -> impl Strategy<Value = Vec<(usize, Window, usize)>> {
+    proptest::collection::vec((0_usize..3, windows(), 1_usize..40), 1..5)
 }
 
 proptest! {
@@ -71,12 +71,13 @@ proptest! {
         let image = noise(seed, size[0] * size[1] * channels);
         let mut chain: Option<Chain> = None;
         let (mut exact, mut size_now, mut channels_now) = (image.clone(), size, channels);
-        for (at, (is_apart, window, outputs)) in stages.into_iter().enumerate() {
+        for (at, (kind, window, outputs)) in stages.into_iter().enumerate() {
             let seed = seed ^ (at as u64 + 1) << 32;
-            let layer = match (is_apart, windowed && at == 0) {
-                (true, _) => apart(window, channels_now, seed),
-                (false, true) => mixed(window, channels_now, outputs, seed),
-                (false, false) => mixed(POINT, channels_now, outputs, seed),
+            let layer = match (kind, windowed && at == 0) {
+                (0, _) => apart(window, channels_now, seed),
+                (1, _) => Layer::Pooled(MaxPool::new(window, channels_now)),
+                (_, true) => mixed(window, channels_now, outputs, seed),
+                (_, false) => mixed(POINT, channels_now, outputs, seed),
             };
             if layer.window().places(size_now).is_none() {
                 break;

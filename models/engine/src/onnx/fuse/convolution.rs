@@ -11,7 +11,13 @@ use tract_onnx::pb::{AttributeProto, NodeProto};
 
 use tract_onnx::pb::tensor_proto::DataType as OnnxType;
 
-use super::{ACTIVATION, CLIP, CONV, DEPTHWISE, HARD_SWISH, HIGH, LOW, SILU, Uses, packs, renamed, two, values};
+use super::{
+    ACTIVATION, CHANNELS, CLIP, CONV, DEPTHWISE, HARD_SWISH, HIGH, LOW, MAX_POOL, SILU, Uses, packs, renamed, two,
+    values,
+};
+
+/// Nodes that may stand between a convolution and a pool.
+const BEHIND: usize = 6;
 
 type Changes = Vec<(usize, Option<NodeProto>)>;
 
@@ -58,21 +64,61 @@ pub(super) fn convolution(uses: &Uses<'_>, at: usize, node: &NodeProto) -> Optio
     Some(changes)
 }
 
-/// Whether it is one of ours: one or two axes, explicit padding, channels all mixed or all apart.
+/// Whether it is one of ours: a window of ours, channels all mixed or all apart.
 fn slides(node: &NodeProto, dims: &[i64], operator: &str) -> bool {
     let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
     let [outputs, inputs, sides @ ..] = dims else {
         return false;
     };
-    let padded = attribute("auto_pad").is_none_or(|a| a.s.as_slice() == b"NOTSET");
     let declared = attribute("kernel_shape").is_none_or(|a| a.ints == sides);
-    let paired = |name: &str, each: usize| attribute(name).is_none_or(|a| a.ints.len() == sides.len() * each);
-    let whole = paired("strides", 1) && paired("dilations", 1) && paired("pads", 2);
     let taps = sides.iter().try_fold(*inputs, |all, side| all.checked_mul(*side));
     let groups = attribute("group").map_or(1, |a| a.i);
     let apart = groups == *outputs && *inputs == 1;
     let mixes = apart || (groups == 1 && operator == CONV);
-    matches!(sides.len(), 1 | 2) && padded && declared && whole && mixes && taps.is_some_and(packs)
+    declared && mixes && is_window(node, sides) && taps.is_some_and(packs)
+}
+
+/// Whether it has one or two sides and explicit padding.
+fn is_window(node: &NodeProto, sides: &[i64]) -> bool {
+    let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
+    let padded = attribute("auto_pad").is_none_or(|a| a.s.as_slice() == b"NOTSET");
+    let paired = |name: &str, each: usize| attribute(name).is_none_or(|a| a.ints.len() == sides.len() * each);
+    matches!(sides.len(), 1 | 2) && padded && paired("strides", 1) && paired("dilations", 1) && paired("pads", 2)
+}
+
+/// The largest under a window of what a convolution gave: only there the image lies as this operator takes it.
+pub(super) fn pool(uses: &Uses<'_>, node: &NodeProto) -> Option<NodeProto> {
+    let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
+    let x = node.input.first()?;
+    let sides = &attribute("kernel_shape")?.ints;
+    let pads = attribute("pads").map_or(&[][..], |a| &a.ints);
+    // A window that saw nothing but padding would have no largest number.
+    let seen = pads.iter().zip(sides.iter().cycle()).all(|(pad, side)| pad < side);
+    let floors = attribute("ceil_mode").is_none_or(|a| a.i == 0) && node.output.len() == 1;
+    let channels = channels(uses, x, BEHIND).filter(|_| seen && floors && is_window(node, sides))?;
+    let mut fused = renamed(node, MAX_POOL, &[x]);
+    fused.attribute.push(AttributeProto {
+        name: CHANNELS.to_owned(),
+        r#type: AttributeType::Int.into(),
+        i: channels,
+        ..AttributeProto::default()
+    });
+    Some(fused)
+}
+
+/// Channels of what a convolution of codes gave, maybe activated or pooled since.
+fn channels(uses: &Uses<'_>, tensor: &str, behind: usize) -> Option<i64> {
+    let node = uses.makers.get(tensor).copied()?;
+    match node.op_type.as_str() {
+        "Conv" => {
+            let coded = uses.coded.get(node.input.get(1)?.as_str())?;
+            coded.dims.first().copied().filter(|_| slides(node, coded.dims, CONV))
+        }
+        "Relu" | "Clip" | "HardSwish" | "Sigmoid" | "Mul" | "MaxPool" => {
+            channels(uses, node.input.first()?, behind.checked_sub(1)?)
+        }
+        _ => None,
+    }
 }
 
 /// The attributes that say what follows, the tensor that is then made, and the places of the nodes that did it, in order.

@@ -278,3 +278,43 @@ fn a_row_among_strangers_has_the_bits_it_has_alone() {
     let (all, alone) = (answer(0..3), answer(1..2));
     assert_eq!(all[alone.len()..2 * alone.len()], alone);
 }
+
+#[test]
+fn a_pool_behind_a_convolution_is_ours_and_answers_the_same() {
+    let pool = |name: &'static str, values: &[i64]| {
+        let pool = with_ints(op("MaxPool", &["r"], "y"), "kernel_shape", &[3, 3]);
+        with_ints(pool, name, values)
+    };
+    let case = |pool: NodeProto| Case {
+        after: vec![op("Relu", &["c"], "r"), pool],
+        ..Case::of(8, 24, 1)
+    };
+    for (name, values) in [
+        ("pads", [1, 0, 1, 2].as_slice()),
+        ("strides", &[1, 2]),
+        ("dilations", &[1, 2]),
+    ] {
+        let case = case(pool(name, values));
+        assert_eq!(case.operators(), [CONV, MAX_POOL], "{name}");
+        assert!(case.off_by() < 0.02, "{name}: {}", case.off_by());
+    }
+    // A window that sees nothing but padding, sizes rounded up, an image that no convolution of codes gave.
+    assert_eq!(case(pool("pads", &[3, 0, 0, 0])).operators(), [CONV, "MaxPool"]);
+    assert_eq!(
+        case(with_int(pool("pads", &[0; 4]), "ceil_mode", 1)).operators(),
+        [CONV, "MaxPool"]
+    );
+    let elsewhere = Case {
+        after: vec![
+            op("Relu", &["c"], "y"),
+            NodeProto {
+                input: vec!["x".to_owned()],
+                output: vec!["p".to_owned()],
+                ..pool("pads", &[0; 4])
+            },
+        ],
+        also_asked: vec!["p"],
+        ..Case::of(8, 24, 1)
+    };
+    assert_eq!(elsewhere.operators(), [CONV, "MaxPool"]);
+}
