@@ -62,6 +62,18 @@ fn bounded(x: f32, low: f32, high: f32) -> f32 {
     if x > high { high } else { x }
 }
 
+per_isa! {
+    /// Adds to every number and replaces the sums.
+    pub(crate) fn add_and_activate(activation: Activation, made: &[f32], values: &mut [f32]) {
+        for (made, values) in made.chunks(256).zip(values.chunks_mut(256)) {
+            for (x, made) in values.iter_mut().zip(made) {
+                *x += made;
+            }
+            activation.apply_here(values);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

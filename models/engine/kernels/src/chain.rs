@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::activation::activate;
+use crate::activation::{activate, add_and_activate};
 use crate::conv::STRIP_MIN;
 use crate::lines::{Lines, RowsMut};
 use crate::{Activation, Conv, Depthwise, Isa, MaxPool, QuantizedRows, ShapeError, Window};
@@ -39,7 +39,10 @@ pub struct Stage {
 ///
 /// Equal to its stages one by one, bit for bit.
 #[derive(Clone, Debug)]
-pub struct Chain(Vec<Stage>);
+pub struct Chain {
+    stages: Vec<Stage>,
+    onto: Option<Activation>,
+}
 
 /// How the elements of an image lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,14 +101,36 @@ impl Chain {
     /// A chain of one.
     #[must_use]
     pub fn of(stage: Stage) -> Self {
-        Self(vec![stage])
+        Self {
+            stages: vec![stage],
+            onto: None,
+        }
+    }
+
+    /// The same added to what the result's place holds, and then activated.
+    ///
+    /// # Errors
+    /// [`ShapeError`] where the last stage keeps channels apart: those are written before they are whole.
+    pub fn onto(mut self, activation: Activation) -> Result<Self, ShapeError> {
+        match self.stages.last().map(|stage| &*stage.layer) {
+            Some(Layer::Mixed(_)) => self.onto = Some(activation),
+            _ => return Err(ShapeError("only sums over all channels are added to others".to_owned())),
+        }
+        Ok(self)
+    }
+
+    /// What is done to the sum with what the result's place holds, if the result is such a sum.
+    #[must_use]
+    pub const fn adds(&self) -> Option<Activation> {
+        self.onto
     }
 
     /// This chain and then that one.
     ///
     /// # Errors
-    /// [`ShapeError`] when that one takes other channels than this one gives, or looks at its image as a whole: a convolution
-    /// of windows larger than a pixel that mixes channels codes all pixels alike.
+    /// [`ShapeError`] when that one takes other channels than this one gives, this one is a sum with something else, or that
+    /// one looks at its image as a whole: a convolution of windows larger than a pixel that mixes channels codes all pixels
+    /// alike.
     pub fn then(&self, next: &Self) -> Result<Self, ShapeError> {
         if self.channels()[1] != next.channels()[0] {
             return Err(ShapeError(format!(
@@ -114,41 +139,45 @@ impl Chain {
                 next.channels()[0]
             )));
         }
-        if next.sees_all() {
-            return Err(ShapeError("a convolution of codes needs all of its image".to_owned()));
+        if next.sees_all() || self.onto.is_some() {
+            let told = "only what sees a row at a time follows, and no sum";
+            return Err(ShapeError(told.to_owned()));
         }
-        Ok(Self([&*self.0, &*next.0].concat()))
+        Ok(Self {
+            stages: [&*self.stages, &*next.stages].concat(),
+            onto: next.onto,
+        })
     }
 
     /// Whether the first stage looks at its image as a whole.
     #[must_use]
     pub fn sees_all(&self) -> bool {
-        let first = self.0.first().map(|stage| &*stage.layer);
+        let first = self.stages.first().map(|stage| &*stage.layer);
         matches!(first, Some(Layer::Mixed(conv)) if !conv.window().is_point())
     }
 
     /// The stages, in order.
     #[must_use]
     pub fn stages(&self) -> &[Stage] {
-        &self.0
+        &self.stages
     }
 
     /// Channels of a pixel of the image, and of a place of the last stage.
     #[must_use]
     pub fn channels(&self) -> [usize; 2] {
         let of = |stage: Option<&Stage>, at: usize| stage.map_or(0, |stage| stage.layer.channels()[at]);
-        [of(self.0.first(), 0), of(self.0.last(), 1)]
+        [of(self.stages.first(), 0), of(self.stages.last(), 1)]
     }
 
     /// Rows and columns of places of the last stage; `None` where a window does not fit.
     #[must_use]
     pub fn places(&self, image: [usize; 2]) -> Option<[usize; 2]> {
-        self.0
+        self.stages
             .iter()
             .try_fold(image, |size, stage| stage.layer.window().places(size))
     }
 
-    /// Writes all places of one image, row by row, pixel by pixel, channel by channel.
+    /// Writes all places of one image, row by row, pixel by pixel, channel by channel, or [adds](Self::onto) them there.
     ///
     /// # Panics
     /// When the image or `y` has another length than its size says, or planes are given to what [sees](Self::sees_all) pixels.
@@ -183,7 +212,7 @@ impl Chain {
             }
         }
         self.prepare(size, scratch);
-        let last = self.0.len();
+        let last = self.stages.len();
         while scratch.made[last].rows < places[0] {
             let able = |level: usize| Some(level).zip(self.able(level, &scratch.made, &scratch.lines));
             let Some((level, rows)) = (0..=last).rev().find_map(able) else {
@@ -202,9 +231,9 @@ impl Chain {
 
     /// Says what will be made, and makes room for lines.
     fn prepare(&self, size: [usize; 2], scratch: &mut ChainScratch) {
-        scratch.lines.resize_with(self.0.len(), Lines::default);
+        scratch.lines.resize_with(self.stages.len(), Lines::default);
         scratch.made.clear();
-        let whole = matches!(&*self.0[0].layer, Layer::Mixed(_));
+        let whole = matches!(&*self.stages[0].layer, Layer::Mixed(_));
         scratch.made.push(Made {
             size,
             channels: self.channels()[0],
@@ -212,7 +241,7 @@ impl Chain {
             strip: 1,
         });
         let mut before = size;
-        for stage in &self.0 {
+        for stage in &self.stages {
             // `run` saw that there are places.
             let size = stage.layer.window().places(before).unwrap_or([0, 0]);
             let strip = STRIP_MIN.div_ceil(size[1].max(1)).max(ROWS_MIN);
@@ -224,7 +253,7 @@ impl Chain {
             });
             before = size;
         }
-        for (at, (lines, stage)) in scratch.lines.iter_mut().zip(&self.0).enumerate() {
+        for (at, (lines, stage)) in scratch.lines.iter_mut().zip(&self.stages).enumerate() {
             let ([from, to], window) = ([scratch.made[at], scratch.made[at + 1]], stage.layer.window());
             match &*stage.layer {
                 Layer::Mixed(_) if at == 0 => {}
@@ -250,7 +279,7 @@ impl Chain {
         let seen = match level.checked_sub(1) {
             None => left,
             Some(before) => {
-                let (window, from) = (self.0[before].layer.window(), made[before]);
+                let (window, from) = (self.stages[before].layer.window(), made[before]);
                 let sees = (window.sides[0] - 1) * window.dilations[0] + 1;
                 let there = (from.rows + window.pads[0][0]).checked_sub(sees);
                 let whole = if from.rows == from.size[0] {
@@ -261,7 +290,7 @@ impl Chain {
                 whole.min(this.size[0]).saturating_sub(this.rows)
             }
         };
-        let room = match (lines.get(level), self.0.get(level)) {
+        let room = match (lines.get(level), self.stages.get(level)) {
             (Some(lines), Some(taker)) => {
                 let window = taker.layer.window();
                 let needed = (made[level + 1].rows * window.strides[0]).saturating_sub(window.pads[0][0]);
@@ -282,7 +311,7 @@ impl Chain {
             lines,
             made,
         } = scratch;
-        let Stage { layer, activation } = &self.0[level - 1];
+        let Stage { layer, activation } = &self.stages[level - 1];
         let (from, this) = (made[level - 1], made[level]);
         let (first, row) = (this.rows, this.size[1] * this.channels);
         let these = first..first + rows;
@@ -302,10 +331,11 @@ impl Chain {
                 if strip.len() < rows * row {
                     strip.resize(rows * row, 0.0);
                 }
-                let made = if after.is_empty() {
-                    &mut y[first * row..][..rows * row]
-                } else {
-                    &mut strip[..rows * row]
+                let last = after.is_empty();
+                let y = if last { &mut y[first * row..][..rows * row] } else { y };
+                let (made, onto) = match self.onto.filter(|_| last) {
+                    None if last => (y, None),
+                    onto => (&mut strip[..rows * row], onto.map(|then| (then, y))),
                 };
                 if level > 1 {
                     conv.points(isa, before.side_by_side(these), coded, made);
@@ -320,6 +350,9 @@ impl Chain {
                     if let Some(lines) = after.first_mut() {
                         lines.rows_mut().put(first + n, made);
                     }
+                }
+                if let Some((then, y)) = onto {
+                    add_and_activate(isa, then, made, y);
                 }
             }
         }

@@ -2,9 +2,11 @@
 
 use std::cell::RefCell;
 
-use kernels::{Chain, ChainScratch, Isa, Order};
+use kernels::{Activation, Chain, ChainScratch, Isa, Order};
 use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::change_axes::AxisOp;
+use tract_onnx::tract_core::ops::math::{Add, Max};
 use tract_onnx::tract_core::ops::source::TypedSource;
 
 use super::slide::places;
@@ -14,7 +16,8 @@ thread_local! {
     static SCRATCH: RefCell<ChainScratch> = RefCell::default();
 }
 
-/// Convolutions of `[image, row, column, channel]`, one after another; the first may take `[image, channel, row, column]`.
+/// Convolutions of `[image, row, column, channel]`, one after another; the first may take `[image, channel, row, column]`, and
+/// the last may add to a second input of the shape that it gives.
 #[derive(Clone, Debug)]
 pub(super) struct Convolve {
     chain: Chain,
@@ -47,7 +50,8 @@ impl PartialEq for Convolve {
         let same = |(a, b): (&kernels::Stage, &kernels::Stage)| {
             Arc::ptr_eq(&a.layer, &b.layer) && a.activation == b.activation
         };
-        self.takes == other.takes && ours.len() == theirs.len() && ours.iter().zip(theirs).all(same)
+        let alike = self.takes == other.takes && self.chain.adds() == other.chain.adds();
+        alike && ours.len() == theirs.len() && ours.iter().zip(theirs).all(same)
     }
 }
 impl Eq for Convolve {}
@@ -70,7 +74,8 @@ impl EvalOp for Convolve {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let x = super::only(inputs)?;
+        let mut inputs = inputs.into_iter();
+        let x = inputs.next().context("no image")?;
         let [channels, outputs] = self.chain.channels();
         let [images, image @ ..] = <&[usize; 4]>::try_from(x.shape())?;
         let [height, width, given] = self.sides(image);
@@ -78,7 +83,12 @@ impl EvalOp for Convolve {
         let whole = given == channels && height > 0 && width > 0;
         let places = self.chain.places(size).filter(|_| whole);
         let [rows, columns] = places.with_context(|| format!("{:?} is too small for its windows", x.shape()))?;
-        let mut y = Tensor::zero::<f32>(&[*images, rows, columns, outputs])?;
+        let shape = [*images, rows, columns, outputs];
+        let mut y = match inputs.next() {
+            None => Tensor::zero::<f32>(&shape)?,
+            Some(other) => other.into_tensor(),
+        };
+        ensure!(*y.shape() == shape, "{:?} is added to {shape:?}", y.shape());
         let plain = x.try_as_plain_ram()?;
         let mut made = y.try_as_plain_ram_mut()?;
         let (from, to) = (height * width * channels, rows * columns * outputs);
@@ -108,31 +118,96 @@ impl TypedOp for Convolve {
         Ok(tvec![f32::fact([shape[0].clone(), rows, columns, outputs])])
     }
 
-    /// Joins this chain with the next where nothing else sees what lies between, and takes planes where they are at hand.
+    /// Joins this chain with what follows where nothing else sees what lies between, and takes planes where they are at hand.
     fn declutter(&self, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
-        let next = model.linear_succ(node.id)?.and_then(|next| next.op_as::<Self>());
-        let next = next.filter(|next| next.takes == Order::Pixels && !model.outputs.contains(&node.id.into()));
-        if let Some(chain) = next.and_then(|next| self.chain.then(&next.chain).ok()) {
-            let joined = Self { chain, ..self.clone() };
-            return TypedModelPatch::fuse_with_next(model, node, joined).map(Some);
+        if let Some(patch) = self.with_next(model, node)? {
+            return Ok(Some(patch));
         }
-        let Some(before) = model.single_prec(node.id)? else {
-            return Ok(None);
-        };
         // Elsewhere a move may still cancel another.
-        let given = before
-            .inputs
-            .first()
-            .is_some_and(|input| model.node(input.node).op_is::<TypedSource>());
-        let turns = before.op_as::<AxisOp>() == Some(&AxisOp::Move(1, 3));
-        if !(turns && given) || self.takes == Order::Planes || !self.chain.sees_all() {
+        let before = model.node(node.inputs[0].node);
+        let given = before.inputs.first().map(|input| model.node(input.node));
+        let turned = before.op_as::<AxisOp>() == Some(&AxisOp::Move(1, 3));
+        let planes = turned && given.is_some_and(|given| given.op_is::<TypedSource>());
+        if !planes || self.takes == Order::Planes || !self.chain.sees_all() {
             return Ok(None);
         }
-        let turned = Self {
-            takes: Order::Planes,
-            ..self.clone()
-        };
-        TypedModelPatch::replace_single_op(model, node, &before.inputs, turned).map(Some)
+        let mut inputs = node.inputs.clone();
+        inputs[0] = before.inputs[0];
+        let takes = Order::Planes;
+        TypedModelPatch::replace_single_op(model, node, &inputs, Self { takes, ..self.clone() }).map(Some)
     }
     as_op!();
+}
+
+impl Convolve {
+    /// This chain and what follows it as one; a sum may stand behind the move that puts channels first.
+    fn with_next(&self, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+        let taker = |of: &TypedNode| -> TractResult<Option<usize>> {
+            let asked = model.outputs.contains(&of.id.into());
+            Ok(model.single_succ(of.id)?.filter(|_| !asked).map(|taker| taker.id))
+        };
+        let Some(next) = taker(node)? else {
+            return Ok(None);
+        };
+        let turned = model.node(next).op_as::<AxisOp>() == Some(&AxisOp::Move(3, 1));
+        let (given, next) = if turned {
+            (next, taker(model.node(next))?)
+        } else {
+            (node.id, Some(next))
+        };
+        let Some(next) = next.map(|next| model.node(next)) else {
+            return Ok(None);
+        };
+        let Some((chain, other)) = self.joined(model, model.node(given), next)? else {
+            return Ok(None);
+        };
+        let mut patch = TypedModelPatch::default();
+        let mut inputs = patch.taps(model, &node.inputs)?;
+        if let Some(other) = other {
+            let mut other = patch.tap_model(model, other)?;
+            if turned {
+                other = patch.wire_node(format!("{}.channels-last", next.name), AxisOp::Move(1, 3), &[other])?[0];
+            }
+            inputs.push(other);
+        }
+        let joined = Self { chain, ..self.clone() };
+        let mut wire = patch.wire_node(&next.name, joined, &inputs)?;
+        if turned {
+            wire = patch.wire_node(format!("{}.channels-first", next.name), AxisOp::Move(3, 1), &wire)?;
+        }
+        patch.shunt_outside(model, next.id.into(), wire[0])?;
+        Ok(Some(patch))
+    }
+
+    /// This chain and what `next` does to `given`, its result, and what else that takes.
+    fn joined(
+        &self,
+        model: &TypedModel,
+        given: &TypedNode,
+        next: &TypedNode,
+    ) -> TractResult<Option<(Chain, Option<OutletId>)>> {
+        if let Some(other) = next.op_as::<Self>() {
+            let follows = other.takes == Order::Pixels && given.op_is::<Self>() && next.inputs[0].node == given.id;
+            let chain = self.chain.then(&other.chain).ok().filter(|_| follows);
+            return Ok(chain.map(|chain| (chain, next.inputs.get(1).copied())));
+        }
+        let other = next.inputs.iter().copied().find(|input| input.node != given.id);
+        let (Some(op), Some(other)) = (next.op_as::<TypedBinOp>(), other) else {
+            return Ok(None);
+        };
+        let fact = model.outlet_fact(other)?;
+        let same = fact.shape == given.outputs[0].fact.shape && fact.datum_type == f32::datum_type();
+        let (chain, adds) = (self.chain.clone(), self.chain.adds());
+        if op.0.is::<Add>() && same && adds.is_none() {
+            let sum = chain.onto(Activation::None).ok();
+            return Ok(sum.map(|chain| (chain, Some(other))));
+        }
+        let bound = fact.konst.as_ref().and_then(|konst| konst.as_uniform());
+        let Some(bound) = bound.filter(|_| op.0.is::<Max>() && adds == Some(Activation::None)) else {
+            return Ok(None);
+        };
+        let (low, high) = (*bound.try_as_plain_ram()?.to_scalar::<f32>()?, f32::INFINITY);
+        let bounded = chain.onto(Activation::Clip { low, high }).ok();
+        Ok(bounded.map(|chain| (chain, None)))
+    }
 }

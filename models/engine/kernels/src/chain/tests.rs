@@ -115,3 +115,48 @@ fn only_what_sees_a_row_at_a_time_follows_another_stage() {
     assert_eq!(first.then(&rows).unwrap().channels(), [3, 16]);
     assert_eq!(first.then(&rows).unwrap().places([5, 7]), Some([5, 7]));
 }
+
+#[test]
+fn a_sum_with_what_is_there_is_that_of_both_and_activated_after() {
+    let size = [19, 23];
+    let image = noise(1, size[0] * size[1] * 24);
+    let chain = Chain::of(stage(
+        apart(
+            Window {
+                sides: [3, 3],
+                pads: [[1, 1]; 2],
+                ..POINT
+            },
+            24,
+            2,
+        ),
+        Activation::None,
+    ));
+    let chain = chain
+        .then(&Chain::of(stage(mixed(POINT, 24, 40, 3), Activation::None)))
+        .unwrap();
+    let there = noise(4, size[0] * size[1] * 40);
+    let then = Activation::Clip {
+        low: 0.0,
+        high: f32::INFINITY,
+    };
+    let plain = run(&chain, Isa::PORTABLE, &image, size);
+    let exact: Vec<f32> = plain.iter().zip(&there).map(|(a, b)| (a + b).max(0.0)).collect();
+    assert!(exact.contains(&0.0) && exact.iter().any(|x| *x > 0.0));
+    let summed = chain.onto(then).unwrap();
+    for isa in Isa::available() {
+        let mut y = there.clone();
+        summed.run(isa, (&image, Order::Pixels), size, &mut ChainScratch::default(), &mut y);
+        assert_eq!(y, exact, "{}", isa.name());
+    }
+    assert!(
+        summed
+            .then(&Chain::of(stage(mixed(POINT, 40, 8, 5), Activation::None)))
+            .is_err()
+    );
+    assert!(
+        Chain::of(stage(apart(POINT, 24, 2), Activation::None))
+            .onto(then)
+            .is_err()
+    );
+}
