@@ -3,7 +3,8 @@
 //! ```text
 //!   image -> [lines] -> Depthwise -> [lines] -> Conv of points -> [lines] -> Depthwise ... -> y
 //! ```
-//! Before each layer stand as many lines as its window sees at once. The last layer that can go on does, until all is made.
+//! Before each layer stand as many lines as its window sees at once, and as many as are made at a time. The last layer that can
+//! go on does, until all is made.
 
 use std::sync::Arc;
 
@@ -213,10 +214,12 @@ impl Chain {
         }
         self.prepare(size, scratch);
         let last = self.stages.len();
+        let mut level = last;
         while scratch.made[last].rows < places[0] {
-            let able = |level: usize| Some(level).zip(self.able(level, &scratch.made, &scratch.lines));
-            let Some((level, rows)) = (0..=last).rev().find_map(able) else {
-                unreachable!("lines hold what a window sees and what is made at a time");
+            let Some(rows) = self.able(level, &scratch.made, &scratch.lines) else {
+                // What stands after this one could not go on either, so what stands before it can.
+                level -= 1;
+                continue;
             };
             match level {
                 0 => {
@@ -226,6 +229,7 @@ impl Chain {
                 _ => self.make(isa, level, rows, image, scratch, y),
             }
             scratch.made[level].rows += rows;
+            level = (level + 1).min(last);
         }
     }
 

@@ -57,9 +57,15 @@ impl Lines {
             first: pads[0] * LANES,
             capacity,
         };
-        for row in self.take(layout).chunks_exact_mut(padded) {
-            row[..pads[0] * LANES].fill(padding);
-            row[padded - pads[1] * LANES..].fill(padding);
+        // Pixel by pixel, which the compiler makes a vector's store each: there are few, in many places.
+        for row in self
+            .take(layout)
+            .as_chunks_mut::<LANES>()
+            .0
+            .chunks_exact_mut(padded / LANES)
+        {
+            row[..pads[0]].fill([padding; LANES]);
+            row[pads[0] + width..].fill([padding; LANES]);
         }
     }
 

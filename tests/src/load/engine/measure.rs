@@ -98,14 +98,14 @@ impl Case {
         ]
     }
 
-    /// How int8 stands beside theirs, however close that is: CPU time of one thread, wall time of two.
+    /// How int8 stands beside their f32 and int8, however close that is: CPU time of one thread, wall time of two.
     fn beside_int8(name: &str, ours: Medians, theirs: &BTreeMap<String, Medians>, threads: usize) -> Vec<Figure> {
         let told = |(cpu, wall): Medians| if threads == 1 { cpu } else { wall };
         let beside = |(form, rival): (&str, &'static str)| {
             let figure = Figure::alone(SUITE, format!("{name}/{rival}"), told(ours), "us");
             Some(figure.beside(rival, told(*theirs.get(form)?)))
         };
-        [(DYNAMIC, "ort-int8"), (STATIC, "ort-static")]
+        [(F32, "ort-f32"), (DYNAMIC, "ort-int8"), (STATIC, "ort-static")]
             .into_iter()
             .filter_map(beside)
             .collect()
