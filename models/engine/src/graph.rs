@@ -52,6 +52,7 @@ impl Graph {
         let rows_coded = onnx::rows_coded(&model);
         let graph = model.graph.as_mut().ok_or(onnx::OnnxError::NoGraph)?;
         onnx::strip_notes(graph);
+        onnx::lift_constants(graph);
         onnx::fuse(graph, rows_coded);
         onnx::expand_weights(graph);
         let convolves = graph.node.iter().any(|node| node.op_type.contains("Conv"));

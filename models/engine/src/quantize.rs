@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
-use crate::onnx::{OnnxError, decode, encode, mark_rows_coded, strip_notes, values};
+use crate::onnx::{OnnxError, decode, encode, lift_constants, mark_rows_coded, strip_notes, values};
 
 mod fold;
 
@@ -64,6 +64,7 @@ pub fn weights_int8(onnx: &[u8]) -> Result<Vec<u8>, QuantizeError> {
     }
     let graph = model.graph.as_mut().ok_or(OnnxError::NoGraph)?;
     strip_notes(graph);
+    lift_constants(graph);
     fold::fold_normalization(graph);
     let axes = channel_axes(graph);
     let mut nodes = Vec::new();
@@ -193,6 +194,25 @@ mod tests {
             vec![testing::node("MatMul", &["x", "w"], "y")],
             vec![weight],
         )
+    }
+
+    #[test]
+    fn weights_that_a_node_holds_are_coded_like_any() {
+        let mut model = decode(&linear()).unwrap();
+        let graph = model.graph.as_mut().unwrap();
+        let weight = graph.initializer.remove(0);
+        let mut held = testing::node("Constant", &[], "w");
+        held.attribute.push(AttributeProto {
+            name: "value".to_owned(),
+            r#type: AttributeType::Tensor.into(),
+            t: Some(TensorProto {
+                name: String::new(),
+                ..weight
+            }),
+            ..AttributeProto::default()
+        });
+        graph.node.insert(0, held);
+        assert_eq!(weights_int8(&encode(&model)), weights_int8(&linear()));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Turns int8 weights back into FP32 constants when a model is loaded.
+//! Constants of a graph: those that nodes hold are lifted, and int8 weights turn back into FP32 when a model is loaded.
 //!
 //! tract keeps `DequantizeLinear` of a large constant as work for every inference, so it is done here, once. The file
 //! stays a quarter of the size on disk and on the wire; the memory of the loaded model does not shrink.
@@ -31,6 +31,38 @@ pub(crate) fn expand_weights(graph: &mut GraphProto) {
     });
     graph.initializer.extend(expanded.into_iter().map(|(_, tensor)| tensor));
     drop_unused(graph);
+}
+
+/// Makes `Constant` nodes that hold a tensor or one number constants of the graph, as other exporters write them.
+pub(crate) fn lift_constants(graph: &mut GraphProto) {
+    // What is an output stays made by a node.
+    let asked = graph.output.iter().map(|info| info.name.clone());
+    let mut names: BTreeSet<String> = asked.chain(graph.initializer.iter().map(|t| t.name.clone())).collect();
+    let mut lifted = Vec::new();
+    graph.node.retain(|node| {
+        let constant = lifted_constant(node).filter(|tensor| names.insert(tensor.name.clone()));
+        let keep = constant.is_none();
+        lifted.extend(constant);
+        keep
+    });
+    graph.initializer.extend(lifted);
+}
+
+fn lifted_constant(node: &NodeProto) -> Option<TensorProto> {
+    let ([name], [attribute]) = (node.output.as_slice(), node.attribute.as_slice()) else {
+        return None;
+    };
+    if node.op_type != "Constant" || name.is_empty() {
+        return None;
+    }
+    match attribute.name.as_str() {
+        "value" => attribute.t.clone().map(|tensor| TensorProto {
+            name: name.clone(),
+            ..tensor
+        }),
+        "value_float" => Some(values::of_floats(name, vec![], &[attribute.f])),
+        _ => None,
+    }
 }
 
 /// Drops constants that no node and no output names. Subgraphs may name constants of the outer graph, so a graph with

@@ -14,7 +14,7 @@ use tract_onnx::pb::{GraphProto, ModelProto};
 
 pub use describe::{Described, describe};
 pub(crate) use describe::{batched, describe_model};
-pub(crate) use expand::{drop_unused, expand_weights};
+pub(crate) use expand::{drop_unused, expand_weights, lift_constants};
 pub(crate) use fuse::{
     ACTIVATION, ATTENTION, CHANNELS, CLIP, CONV, DEPTHWISE, EMBEDDING, HARD_SWISH, HIGH, LAYER_NORM, LINEAR, LOW,
     MAX_POOL, SCALE, SILU, TRANSPOSED, fuse, mark_rows_coded, rows_coded,
