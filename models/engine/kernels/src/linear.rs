@@ -69,13 +69,19 @@ impl Linear {
         let groups = inputs.div_ceil(GROUP);
         let mut blocks = vec![Block([0; LANES * GROUP]); groups * padded / LANES];
         let mut totals = vec![0; padded];
-        for (i, row) in codes.chunks_exact(outputs).enumerate() {
-            for (j, code) in row.iter().enumerate() {
-                let (panel, column) = (j / (LANES * PANEL_BLOCKS), j % (LANES * PANEL_BLOCKS));
+        for (group, rows) in codes.chunks(GROUP * outputs).enumerate() {
+            for (block, first) in (0..outputs).step_by(LANES).enumerate() {
+                let panel = block / PANEL_BLOCKS;
                 let wide = panel_blocks(padded, panel);
-                let at = panel * PANEL_BLOCKS * groups + (i / GROUP) * wide + column / LANES;
-                blocks[at].0[column % LANES * GROUP + i % GROUP] = *code;
-                totals[j] += i32::from(*code);
+                let at = panel * PANEL_BLOCKS * groups + group * wide + block % PANEL_BLOCKS;
+                for (code, row) in rows.chunks_exact(outputs).enumerate() {
+                    let row = &row[first..outputs.min(first + LANES)];
+                    let lanes = blocks[at].0.as_chunks_mut::<GROUP>().0;
+                    for ((lane, total), value) in lanes.iter_mut().zip(&mut totals[first..]).zip(row) {
+                        lane[code] = *value;
+                        *total += i32::from(*value);
+                    }
+                }
             }
         }
         let pad = |values: &[f32]| {
