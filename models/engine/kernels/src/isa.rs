@@ -98,5 +98,8 @@ mod tests {
     fn the_portable_form_is_always_there_and_last() {
         assert_eq!(Isa::available().last(), Some(&Isa::PORTABLE));
         assert_eq!(Isa::best(), Isa::available()[0]);
+        // `tests/sanitize/run` shows it: what a checker hides from us was not checked.
+        let forms: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
+        println!("forms: {}", forms.join(" "));
     }
 }

@@ -6,6 +6,8 @@ use crate::tensor::of_f32s;
 use crate::testing::{floats, info, int64s, model, model_proto, node, ramp, with_int, with_ints};
 use tract_onnx::pb::tensor_proto::DataType as OnnxType;
 
+mod same_bits;
+
 fn graph(file: &[u8]) -> Graph {
     Graph::new(onnx::decode(file).unwrap()).unwrap()
 }
