@@ -8,13 +8,10 @@
 
 use std::sync::Arc;
 
-use crate::activation::{activate, add_and_activate};
-use crate::conv::STRIP_MIN;
-use crate::lines::{Lines, RowsMut};
-use crate::{Activation, Conv, Depthwise, Isa, MaxPool, QuantizedRows, ShapeError, Window};
+use crate::{Activation, Conv, Depthwise, MaxPool, ShapeError, Window};
 
-/// Rows to make at a time, at least: neighbours look at the same pixels.
-const ROWS_MIN: usize = 2;
+mod run;
+pub use run::ChainScratch;
 
 /// What slides over an image.
 #[derive(Debug)]
@@ -52,29 +49,6 @@ pub enum Order {
     Pixels,
     /// Channel by channel, row by row, pixel by pixel: only for a first stage that looks at its image as a whole.
     Planes,
-}
-
-/// What a [`Chain`] needs while it runs. Reuse one for many calls: it keeps its memory.
-#[derive(Debug, Default)]
-pub struct ChainScratch {
-    image: QuantizedRows,
-    rows: QuantizedRows,
-    strip: Vec<f32>,
-    /// The lines before each stage.
-    lines: Vec<Lines>,
-    /// The image, then what each stage makes.
-    made: Vec<Made>,
-}
-
-/// An image that is being made row by row.
-#[derive(Clone, Copy, Debug)]
-struct Made {
-    size: [usize; 2],
-    channels: usize,
-    /// So many rows are there.
-    rows: usize,
-    /// So many are made at a time.
-    strip: usize,
 }
 
 impl Layer {
@@ -176,190 +150,6 @@ impl Chain {
         self.stages
             .iter()
             .try_fold(image, |size, stage| stage.layer.window().places(size))
-    }
-
-    /// Writes all places of one image, row by row, pixel by pixel, channel by channel, or [adds](Self::onto) them there.
-    ///
-    /// # Panics
-    /// When the image or `y` has another length than its size says, or planes are given to what [sees](Self::sees_all) pixels.
-    pub fn run(
-        &self,
-        isa: Isa,
-        (image, order): (&[f32], Order),
-        size: [usize; 2],
-        scratch: &mut ChainScratch,
-        y: &mut [f32],
-    ) {
-        let holds = |[height, width]: [usize; 2], channels: usize| height.checked_mul(width)?.checked_mul(channels);
-        let (places, channels) = (self.places(size).unwrap_or([0, 0]), self.channels());
-        assert!(
-            holds(size, channels[0]) == Some(image.len()) && holds(places, channels[1]) == Some(y.len()),
-            "{} elements for {size:?} pixels of {} into {} for {places:?} of {}",
-            image.len(),
-            channels[0],
-            y.len(),
-            channels[1]
-        );
-        assert!(order == Order::Pixels || self.sees_all(), "pixels are needed whole");
-        if y.is_empty() {
-            return;
-        }
-        if self.sees_all() {
-            match order {
-                Order::Pixels => scratch.image.quantize(isa, image, image.len()),
-                Order::Planes => scratch
-                    .image
-                    .quantize_planes(isa, image, channels[0], &mut scratch.rows),
-            }
-        }
-        self.prepare(size, scratch);
-        let last = self.stages.len();
-        let mut level = last;
-        while scratch.made[last].rows < places[0] {
-            let Some(rows) = self.able(level, &scratch.made, &scratch.lines) else {
-                // What stands after this one could not go on either, so what stands before it can.
-                level -= 1;
-                continue;
-            };
-            match level {
-                0 => {
-                    let (row, pixels) = (scratch.made[0].rows, size[1] * channels[0]);
-                    scratch.lines[0].rows_mut().put(row, &image[row * pixels..][..pixels]);
-                }
-                _ => self.make(isa, level, rows, image, scratch, y),
-            }
-            scratch.made[level].rows += rows;
-            level = (level + 1).min(last);
-        }
-    }
-
-    /// Says what will be made, and makes room for lines.
-    fn prepare(&self, size: [usize; 2], scratch: &mut ChainScratch) {
-        scratch.lines.resize_with(self.stages.len(), Lines::default);
-        scratch.made.clear();
-        let whole = matches!(&*self.stages[0].layer, Layer::Mixed(_));
-        scratch.made.push(Made {
-            size,
-            channels: self.channels()[0],
-            rows: if whole { size[0] } else { 0 },
-            strip: 1,
-        });
-        let mut before = size;
-        for stage in &self.stages {
-            // `run` saw that there are places.
-            let size = stage.layer.window().places(before).unwrap_or([0, 0]);
-            let strip = STRIP_MIN.div_ceil(size[1].max(1)).max(ROWS_MIN);
-            scratch.made.push(Made {
-                size,
-                channels: stage.layer.channels()[1],
-                rows: 0,
-                strip: strip.min(size[0]),
-            });
-            before = size;
-        }
-        for (at, (lines, stage)) in scratch.lines.iter_mut().zip(&self.stages).enumerate() {
-            let ([from, to], window) = ([scratch.made[at], scratch.made[at + 1]], stage.layer.window());
-            match &*stage.layer {
-                Layer::Mixed(_) if at == 0 => {}
-                Layer::Mixed(_) => lines.reset_pixels(to.strip, from.size[1], from.channels),
-                layer @ (Layer::Apart(_) | Layer::Pooled(_)) => {
-                    let sees = (window.sides[0] - 1) * window.dilations[0] + 1;
-                    let rows = (to.strip - 1) * window.strides[0] + sees + from.strip - 1;
-                    let padding = match layer {
-                        Layer::Pooled(_) => MaxPool::PADDING,
-                        _ => 0.0,
-                    };
-                    let row = [from.size[1], from.channels];
-                    lines.reset_blocks(rows.min(from.size[0]), row, window.pads[1], padding);
-                }
-            }
-        }
-    }
-
-    /// How many rows the image, or what a stage makes, can get now; `None` where it should wait.
-    fn able(&self, level: usize, made: &[Made], lines: &[Lines]) -> Option<usize> {
-        let this = made[level];
-        let left = this.size[0] - this.rows;
-        let seen = match level.checked_sub(1) {
-            None => left,
-            Some(before) => {
-                let (window, from) = (self.stages[before].layer.window(), made[before]);
-                let sees = (window.sides[0] - 1) * window.dilations[0] + 1;
-                let there = (from.rows + window.pads[0][0]).checked_sub(sees);
-                let whole = if from.rows == from.size[0] {
-                    this.size[0]
-                } else {
-                    there.map_or(0, |there| there / window.strides[0] + 1)
-                };
-                whole.min(this.size[0]).saturating_sub(this.rows)
-            }
-        };
-        let room = match (lines.get(level), self.stages.get(level)) {
-            (Some(lines), Some(taker)) => {
-                let window = taker.layer.window();
-                let needed = (made[level + 1].rows * window.strides[0]).saturating_sub(window.pads[0][0]);
-                lines.capacity().saturating_sub(this.rows.saturating_sub(needed))
-            }
-            _ => left,
-        };
-        let rows = seen.min(room).min(this.strip);
-        (rows > 0 && rows >= this.strip.min(left)).then_some(rows)
-    }
-
-    /// Makes the next rows of what a stage gives.
-    fn make(&self, isa: Isa, level: usize, rows: usize, image: &[f32], scratch: &mut ChainScratch, y: &mut [f32]) {
-        let ChainScratch {
-            image: codes,
-            rows: coded,
-            strip,
-            lines,
-            made,
-        } = scratch;
-        let Stage { layer, activation } = &self.stages[level - 1];
-        let (from, this) = (made[level - 1], made[level]);
-        let (first, row) = (this.rows, this.size[1] * this.channels);
-        let these = first..first + rows;
-        let (before, after) = lines.split_at_mut(level);
-        let before = &before[level - 1];
-        let seen = (before, from.size[0]);
-        fn to<'a>(after: &'a mut [Lines], y: &'a mut [f32], this: Made) -> RowsMut<'a> {
-            match after.first_mut() {
-                Some(lines) => lines.rows_mut(),
-                None => RowsMut::all(y, this.size, this.channels),
-            }
-        }
-        match &**layer {
-            Layer::Apart(conv) => conv.rows(isa, seen, these, *activation, &mut to(after, y, this)),
-            Layer::Pooled(pool) => pool.rows(isa, seen, these, *activation, &mut to(after, y, this)),
-            Layer::Mixed(conv) => {
-                if strip.len() < rows * row {
-                    strip.resize(rows * row, 0.0);
-                }
-                let last = after.is_empty();
-                let y = if last { &mut y[first * row..][..rows * row] } else { y };
-                let (made, onto) = match self.onto.filter(|_| last) {
-                    None if last => (y, None),
-                    onto => (&mut strip[..rows * row], onto.map(|then| (then, y))),
-                };
-                if level > 1 {
-                    conv.points(isa, before.side_by_side(these), coded, made);
-                } else if conv.window().is_point() {
-                    let pixels = from.size[1] * from.channels;
-                    conv.points(isa, &image[first * pixels..][..rows * pixels], coded, made);
-                } else {
-                    conv.windows(isa, codes, from.size, first * this.size[1], coded, made);
-                }
-                for (n, made) in made.chunks_exact_mut(row).enumerate() {
-                    activate(isa, *activation, made);
-                    if let Some(lines) = after.first_mut() {
-                        lines.rows_mut().put(first + n, made);
-                    }
-                }
-                if let Some((then, y)) = onto {
-                    add_and_activate(isa, then, made, y);
-                }
-            }
-        }
     }
 }
 

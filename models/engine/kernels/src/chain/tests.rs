@@ -1,9 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::Linear;
 use crate::conv::tests::windows;
 use crate::linear::tests::{bits, codes, noise};
+use crate::{Isa, Linear};
 
 const POINT: Window = Window {
     sides: [1, 1],
