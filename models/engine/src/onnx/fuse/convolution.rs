@@ -16,6 +16,8 @@ use super::{
     values,
 };
 
+/// Pixels of padding on a side; dilated windows of real models have 36.
+const PADS_MAX: i64 = 255;
 /// Nodes that may stand between a convolution and a pool.
 const BEHIND: usize = 6;
 
@@ -78,10 +80,11 @@ fn slides(node: &NodeProto, dims: &[i64], operator: &str) -> bool {
     declared && mixes && is_window(node, sides) && taps.is_some_and(packs)
 }
 
-/// Whether it has one or two sides and explicit padding.
+/// Whether it has one or two sides and explicit padding, of which there may be no more than rows of lines should hold.
 fn is_window(node: &NodeProto, sides: &[i64]) -> bool {
     let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
-    let padded = attribute("auto_pad").is_none_or(|a| a.s.as_slice() == b"NOTSET");
+    let few = attribute("pads").is_none_or(|a| a.ints.iter().all(|pad| (0..=PADS_MAX).contains(pad)));
+    let padded = few && attribute("auto_pad").is_none_or(|a| a.s.as_slice() == b"NOTSET");
     let paired = |name: &str, each: usize| attribute(name).is_none_or(|a| a.ints.len() == sides.len() * each);
     matches!(sides.len(), 1 | 2) && padded && paired("strides", 1) && paired("dilations", 1) && paired("pads", 2)
 }

@@ -198,6 +198,13 @@ fn what_the_kernels_do_not_do_stays_as_it_is() {
     // Groups of several channels.
     assert_eq!(Case::of(8, 32, 2).operators(), ["Conv", "Relu"]);
     assert!(Case::of(8, 32, 2).off_by() < 1e-6);
+    // Padding that rows of lines would have to hold.
+    let wide = |pad| Case {
+        attributes: vec![("pads", vec![0, pad, 0, 0])],
+        ..Case::of(8, 24, 1)
+    };
+    assert_eq!(wide(PADS_MAX).operators(), [CONV]);
+    assert_eq!(wide(PADS_MAX + 1).operators(), ["Conv", "Relu"]);
     // Two channels made of each.
     assert_eq!(Case::of(20, 40, 20).operators(), ["Conv", "Relu"]);
 }
