@@ -99,6 +99,8 @@ pub const ONNX_BYTES_MAX: u64 = 2 << 30;
 pub const GRAPH_NODES_MAX: usize = 8192;
 /// Messages (nodes, attributes, tensors, dimensions) inside one ONNX file: each costs more memory decoded than in the file.
 pub const GRAPH_MESSAGES_MAX: usize = 1 << 18;
+/// Elements of one row or fixed batch that a model's input declares.
+pub const GRAPH_INPUT_ELEMENTS_MAX: usize = 1 << 24;
 /// One tensor inside a model during one run, bytes.
 pub const GRAPH_TENSOR_BYTES_MAX: u64 = 512 << 20;
 /// Nodes of one tree ensemble as it runs, copies of shared branches included: 16 bytes each.

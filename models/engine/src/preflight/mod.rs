@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use proto::limits::{GRAPH_NODES_MAX, GRAPH_TENSOR_BYTES_MAX, ONNX_BYTES_MAX};
+use proto::limits::{GRAPH_INPUT_ELEMENTS_MAX, GRAPH_NODES_MAX, GRAPH_TENSOR_BYTES_MAX, ONNX_BYTES_MAX};
+use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dim;
+use tract_onnx::pb::type_proto::Value as Type;
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
 use crate::onnx::{OnnxError, decode, values};
@@ -102,6 +104,7 @@ pub fn check(model: &ModelProto) -> Result<GraphReport, PreflightError> {
             "uses model-local functions; inline them before publishing".to_owned(),
         ));
     }
+    inputs(graph)?;
     let mut report = GraphReport::default();
     let mut missing = BTreeMap::new();
     walk(graph, &BTreeSet::new(), &mut report, &mut missing)?;
@@ -123,6 +126,33 @@ pub fn check(model: &ModelProto) -> Result<GraphReport, PreflightError> {
         format!("{operator} (node {shown}{more})")
     };
     Err(PreflightError::Operators(missing.into_iter().map(name).collect()))
+}
+
+/// Refuses inputs whose fixed sizes alone would fill the memory: nothing could be sent to them.
+fn inputs(graph: &GraphProto) -> Result<(), PreflightError> {
+    let constants: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+    for info in graph
+        .input
+        .iter()
+        .filter(|info| !constants.contains(info.name.as_str()))
+    {
+        let Some(Type::TensorType(tensor)) = info.r#type.as_ref().and_then(|kind| kind.value.as_ref()) else {
+            continue;
+        };
+        let dims = tensor.shape.iter().flat_map(|shape| &shape.dim);
+        let mut fixed = dims.filter_map(|dim| match dim.value {
+            Some(Dim::DimValue(size)) => usize::try_from(size).ok().filter(|size| *size > 0),
+            _ => None,
+        });
+        let elements = fixed.try_fold(1_usize, usize::checked_mul);
+        if elements.is_none_or(|elements| elements > GRAPH_INPUT_ELEMENTS_MAX) {
+            return Err(PreflightError::Structure(format!(
+                "takes more than {GRAPH_INPUT_ELEMENTS_MAX} elements as input `{}`; leave its sizes free or smaller",
+                info.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn walk(

@@ -72,6 +72,18 @@ fn forty_bytes_cannot_ask_for_terabytes() {
 }
 
 #[test]
+fn an_input_that_nothing_could_be_sent_to_is_refused() {
+    let taken = |dims: &[i64]| {
+        let file = crate::testing::model_proto(&[("x", dims)], &[("y", dims)], vec![node("Relu", &["x"], "y")], vec![]);
+        check(&file).map(drop).map_err(|e| e.to_string())
+    };
+    assert_eq!(taken(&[-1, 3, 1024, 1024]), Ok(()));
+    for dims in [&[-1, 1 << 31][..], &[1 << 13, 1 << 13], &[i64::MAX, i64::MAX]] {
+        assert!(taken(dims).unwrap_err().contains("input `x`"), "{dims:?}");
+    }
+}
+
+#[test]
 fn a_size_cannot_hide_behind_arithmetic_on_constants() {
     let nodes = vec![
         node("Mul", &["a", "a"], "product"),
