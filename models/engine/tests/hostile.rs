@@ -120,6 +120,8 @@ fn tried(folder: &Path, file: &[u8]) -> (Told, Duration) {
     let told = match outcome {
         Ok(_) => Told::Passed,
         Err(CheckError::Refused { why }) => Told::Refused(why),
+        // A honest but slow model is ended just so.
+        Err(ended @ CheckError::TooLong { .. }) => Told::Refused(ended.to_string()),
         Err(other) => Told::Wrong(other.to_string()),
     };
     (told, begin.elapsed())

@@ -30,6 +30,7 @@ pub(super) fn check(node: &NodeProto, known: &Constants<'_>) -> Result<(), Strin
         "Resize" | "Upsample" => resized(node, known),
         "Div" | "Mod" => divides(node, known).and_then(|()| spread(node, known)),
         "Gather" | "GatherElements" => gathers(node, known),
+        "Transpose" => turns(node),
         "BlackmanWindow" | "HammingWindow" | "HannWindow" => {
             known.integers(node, 0).map_or(Ok(()), |size| sized(size, "makes"))
         }
@@ -37,6 +38,21 @@ pub(super) fn check(node: &NodeProto, known: &Constants<'_>) -> Result<(), Strin
             .and_then(|()| window(node))
             .and_then(|()| spread(node, known)),
     }
+}
+
+/// The engine follows an order's cycles, and in one that names an axis twice it never comes back.
+fn turns(node: &NodeProto) -> Result<(), String> {
+    let order = node
+        .attribute
+        .iter()
+        .find(|a| a.name == "perm")
+        .map_or(&[][..], |a| &a.ints);
+    let mut axes = order.to_vec();
+    axes.sort_unstable();
+    let each_once = axes.iter().zip(0_i64..).all(|(axis, at)| *axis == at);
+    each_once
+        .then_some(())
+        .ok_or_else(|| format!("turns axes into {order:?}, which is no order of them"))
 }
 
 /// Broadcasts and matrix products of operands whose sizes the file fixes; free sizes count as one row.

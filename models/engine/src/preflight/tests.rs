@@ -72,6 +72,16 @@ fn forty_bytes_cannot_ask_for_terabytes() {
 }
 
 #[test]
+fn an_order_of_axes_names_each_once() {
+    let turned = |perm: &[i64]| vec![with_ints(node("Transpose", &["x"], "y"), "perm", perm)];
+    for perm in [&[0, 2, 1, 2][..], &[1, 2], &[-1, 0], &[0, i64::MAX]] {
+        assert_eq!(fault(turned(perm), vec![]).0, "the-transpose", "{perm:?}");
+    }
+    let file = crate::testing::model_proto(&[("x", &[-1, 4])], &[("y", &[-1, 4])], turned(&[1, 0]), vec![]);
+    assert!(check(&file).is_ok());
+}
+
+#[test]
 fn an_input_that_nothing_could_be_sent_to_is_refused() {
     let taken = |dims: &[i64]| {
         let file = crate::testing::model_proto(&[("x", dims)], &[("y", dims)], vec![node("Relu", &["x"], "y")], vec![]);
