@@ -47,6 +47,7 @@ impl Loader for EngineLoader {
             .iter()
             .map(|(name, path)| (name.clone(), path.clone()))
             .collect();
+        let files = files.packed_in(package.packed.clone());
         let loaded = engine::load(&package.manifest, &package.variant, &files);
         let model = loaded.map_err(|e| runtime::telemetry::chain(&e))?;
         model.warm();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use engine::pack::PackedFolder;
 use proto::manifest::{Manifest, Variant};
 
 use crate::engine::Model;
@@ -17,6 +18,8 @@ pub struct Package {
     pub variant: Variant,
     /// By name inside the package.
     pub files: BTreeMap<String, PathBuf>,
+    /// Where this node keeps what it makes of model files.
+    pub packed: PackedFolder,
 }
 
 /// Turns packages into models. Both calls block and run on a thread of their own; tests have loaders without an engine.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use engine::pack::PackedFolder;
 use models::chunk::ChunkIndex;
 use models::store::{Assembly, Store, StoreError};
 use proto::ids::ContentHash;
@@ -20,6 +21,7 @@ use super::package::Package;
 pub(crate) struct Shelf {
     store: Store,
     root: PathBuf,
+    packed: PackedFolder,
     operators: Arc<[PublicKey]>,
 }
 
@@ -34,11 +36,12 @@ pub(super) struct Lack {
 }
 
 impl Shelf {
-    /// Opens the store in `root`.
-    pub(crate) fn open(root: &Path, operators: Vec<PublicKey>) -> Result<Self, StoreError> {
+    /// Opens the store in `root`; what is made of its models is kept in `packed`.
+    pub(crate) fn open(root: &Path, packed: PackedFolder, operators: Vec<PublicKey>) -> Result<Self, StoreError> {
         Ok(Self {
             store: Store::open(root)?,
             root: root.to_owned(),
+            packed,
             operators: operators.into(),
         })
     }
@@ -112,6 +115,7 @@ impl Shelf {
             manifest: Arc::clone(manifest),
             variant: variant.clone(),
             files,
+            packed: self.packed.clone(),
         }
     }
 
@@ -144,6 +148,9 @@ impl Shelf {
         swept.extend(self.store.list()?);
         let swept: Vec<_> = swept.difference(&files).collect();
         swept.iter().try_for_each(|file| self.store.remove(file))?;
+        if let Err(error) = self.packed.retain(|file| files.contains(file)) {
+            tracing::warn!(%error, "could not remove packed weights of files that went");
+        }
         Ok(swept.len())
     }
 }

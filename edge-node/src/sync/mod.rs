@@ -26,6 +26,7 @@ pub(crate) mod fixture;
 use std::path::Path;
 use std::sync::Arc;
 
+use engine::pack::PackedFolder;
 use proto::ids::{ContentHash, NodeClass, NodeId};
 use proto::signed::TrustBundle;
 use runtime::identity::{Identity, Role};
@@ -55,6 +56,9 @@ pub enum StartError {
     /// What was kept cannot be read.
     #[error(transparent)]
     Kept(#[from] StoreError),
+    /// The folder of packed weights cannot be made.
+    #[error("make the folder `packed` in the data folder")]
+    Packed(#[source] std::io::Error),
     /// The artifact store cannot be opened.
     #[error("open the artifact store")]
     Artifacts(#[from] models::store::StoreError),
@@ -64,7 +68,7 @@ pub enum StartError {
 pub struct Parts<'a> {
     /// `host:port` of the control plane.
     pub control_plane: &'a str,
-    /// The node's data folder; this river uses `state/` and `artifacts/` in it.
+    /// The node's data folder; this river uses `state/`, `artifacts/` and `packed/` in it.
     pub data: &'a Path,
     /// What hardware this is: the plan fixes one variant per class.
     pub class: NodeClass,
@@ -105,7 +109,10 @@ pub fn start(parts: Parts<'_>, lifecycle: &Lifecycle) -> Result<(), StartError> 
         });
     };
     let kept = Arc::new(Kept::open(&data.join("state"))?);
-    let shelf = Shelf::open(&data.join("artifacts"), trust.operator_keys())?;
+    // What lies in the folder is believed only if this very node wrote it.
+    let key = blake3::derive_key("meridian edge-node packed weights", identity.signing_key().as_bytes());
+    let packed = PackedFolder::new(data.join("packed"), key).map_err(StartError::Packed)?;
+    let shelf = Shelf::open(&data.join("artifacts"), packed, trust.operator_keys())?;
     let belief = Belief::restore(Arc::clone(&kept), node.region.clone(), trust)?;
     let seed = seed_of(&node.to_string());
     let link = Link::new(control_plane, Arc::clone(&identity));

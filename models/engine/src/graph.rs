@@ -15,6 +15,7 @@ use proto::oip;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{InferenceModel, IntoTValue, IntoTensor, TVec};
 
+use crate::pack::Prepared;
 use crate::{LoadError, RunError, onnx, tensor};
 
 mod plan;
@@ -43,21 +44,25 @@ enum Plans {
 }
 
 impl Graph {
-    /// Prepares a decoded model: weights are expanded, notes stripped, the strategy chosen.
+    /// Prepares a decoded model and chooses how it runs.
     ///
     /// # Errors
     /// [`LoadError::Onnx`] for inputs or outputs that requests cannot carry, [`LoadError::Plan`] when tract refuses.
-    pub fn new(mut model: ModelProto) -> Result<Self, LoadError> {
+    pub fn new(model: ModelProto) -> Result<Self, LoadError> {
+        Self::of(Prepared::of(model)?)
+    }
+
+    /// Chooses how a prepared model runs.
+    ///
+    /// # Errors
+    /// Those of [`Graph::new`].
+    pub fn of(prepared: Prepared) -> Result<Self, LoadError> {
+        let Prepared { model, weights } = prepared;
         let described = onnx::describe_model(&model)?;
-        let rows_coded = onnx::rows_coded(&model);
-        let graph = model.graph.as_mut().ok_or(onnx::OnnxError::NoGraph)?;
-        onnx::strip_notes(graph);
-        onnx::lift_constants(graph);
-        onnx::fuse(graph, rows_coded);
-        onnx::expand_weights(graph);
+        let graph = model.graph.as_ref().ok_or(onnx::OnnxError::NoGraph)?;
         let convolves = graph.node.iter().any(|node| node.op_type.contains("Conv"));
         let batched = onnx::batched(&described.inputs, &described.outputs);
-        let parsed = plan::parse(&model, &described.inputs)?;
+        let parsed = crate::ops::with_weights(weights, || plan::parse(&model, &described.inputs))?;
         drop(model);
         let symbolic = if convolves || !has_free_axes(&described.inputs) {
             None

@@ -1,8 +1,8 @@
 //! Runs the ONNX packages that a manifest describes, and refuses those that would harm their host.
 //!
 //! Read in the order a model travels: an ONNX file is decoded within bounds ([`onnx`]), judged before
-//! anything is executed ([`preflight`]) and in a child process after that ([`child`]); at load its
-//! our operators are found and other weights expanded ([`onnx`]), and plans are made per shape ([`graph`]); a request passes the
+//! anything is executed ([`preflight`]) and in a child process after that ([`child`]); at load our operators are found ([`onnx`]), their
+//! weights packed and kept for the next time ([`pack`]), and plans made per shape ([`graph`]); a request passes the
 //! steps before ([`pre`]), the graph, and the steps after ([`post`]). [`quantize`] and [`measure`] serve
 //! the publisher.
 //!
@@ -14,6 +14,7 @@ pub mod preflight;
 
 pub mod graph;
 pub(crate) mod ops;
+pub mod pack;
 mod tensor;
 mod trees;
 

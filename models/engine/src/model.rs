@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use proto::limits::{CALL_ROWS_MAX, ONNX_BYTES_MAX};
+use proto::limits::CALL_ROWS_MAX;
 use proto::manifest::{Dim, Manifest, Signature, TensorSpec, Variant};
 use proto::oip::Tensor;
 
 use crate::graph::Graph;
-use crate::package::read_bounded;
-use crate::{LoadError, PackageFiles, RunError, onnx, post, pre, preflight, tensor};
+use crate::{LoadError, PackageFiles, RunError, pack, post, pre, tensor};
 
 /// A model ready to answer. Share it between threads; every call blocks until its answer is whole.
 pub struct LoadedModel {
@@ -25,18 +24,15 @@ struct Ready {
 
 /// Loads one variant of a package: reads, judges and plans its graph, and prepares the steps of its signatures.
 ///
-/// Nothing of the file is executed before [`preflight`] has passed it; for a file that was never run on this machine use
+/// Nothing of the file is executed before [`crate::preflight`] has passed it; for a file that was never run on this machine use
 /// [`crate::child`] first, which also bounds time and memory.
 ///
 /// # Errors
 /// [`LoadError`], each saying which file, step or node.
 #[tracing::instrument(name = "engine.load", skip_all, fields(model = %manifest.release(), variant = %variant.id))]
 pub fn load(manifest: &Manifest, variant: &Variant, files: &PackageFiles) -> Result<LoadedModel, LoadError> {
-    let bytes = read_bounded(files.path(&variant.file)?, ONNX_BYTES_MAX)?;
-    let model = onnx::decode(&bytes)?;
-    drop(bytes);
-    preflight::check(&model)?;
-    let graph = Graph::new(model)?;
+    let file = manifest.file(&variant.file).map(|file| &file.blake3);
+    let graph = Graph::of(pack::prepare(files.path(&variant.file)?, files.packed().zip(file))?)?;
     same("inputs", &manifest.inputs, graph.inputs())?;
     same("outputs", &manifest.outputs, graph.outputs())?;
     let signatures = manifest.signatures.iter().map(|spec| {

@@ -1,4 +1,4 @@
-//! Where the files of a package lie on this machine.
+//! What a package is loaded from on this machine.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,22 +6,37 @@ use std::path::{Path, PathBuf};
 use proto::limits::STEP_FILE_BYTES_MAX;
 
 use crate::LoadError;
+use crate::pack::PackedFolder;
 
-/// Paths by the names that the manifest gives the files.
+/// Paths by the names that the manifest gives the files; and where packed weights are kept, if anywhere.
 #[derive(Clone, Debug, Default)]
-pub struct PackageFiles(BTreeMap<String, PathBuf>);
+pub struct PackageFiles {
+    paths: BTreeMap<String, PathBuf>,
+    packed: Option<PackedFolder>,
+}
 
 impl PackageFiles {
     /// Adds or replaces a file.
     pub fn insert(&mut self, name: impl Into<String>, path: impl Into<PathBuf>) {
-        self.0.insert(name.into(), path.into());
+        self.paths.insert(name.into(), path.into());
+    }
+    /// Keeps packed weights in this folder, and takes them from there.
+    #[must_use]
+    pub fn packed_in(self, folder: PackedFolder) -> Self {
+        Self {
+            packed: Some(folder),
+            ..self
+        }
+    }
+    pub(crate) const fn packed(&self) -> Option<&PackedFolder> {
+        self.packed.as_ref()
     }
     /// Where the file called `name` lies.
     ///
     /// # Errors
     /// [`LoadError::MissingFile`] when it was never inserted.
     pub fn path(&self, name: &str) -> Result<&Path, LoadError> {
-        self.0
+        self.paths
             .get(name)
             .map(PathBuf::as_path)
             .ok_or_else(|| LoadError::MissingFile { name: name.to_owned() })
@@ -37,12 +52,11 @@ impl PackageFiles {
 
 impl<N: Into<String>, P: Into<PathBuf>> FromIterator<(N, P)> for PackageFiles {
     fn from_iter<I: IntoIterator<Item = (N, P)>>(files: I) -> Self {
-        Self(
-            files
-                .into_iter()
-                .map(|(name, path)| (name.into(), path.into()))
-                .collect(),
-        )
+        let paths = files.into_iter().map(|(name, path)| (name.into(), path.into()));
+        Self {
+            paths: paths.collect(),
+            packed: None,
+        }
     }
 }
 

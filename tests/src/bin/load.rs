@@ -25,8 +25,8 @@ struct Args {
     /// Rows of a call in the engine suite.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32])]
     rows: Vec<usize>,
-    /// What the engine suite starts for itself: loads MODEL and answers INPUTS once.
-    #[arg(long, hide = true, num_args = 2, value_names = ["MODEL", "INPUTS"])]
+    /// What the engine suite starts for itself: loads MODEL, of which PACKED may hold something, and answers INPUTS once.
+    #[arg(long, hide = true, num_args = 3, value_names = ["MODEL", "INPUTS", "PACKED"])]
     fresh: Option<Vec<PathBuf>>,
 }
 
@@ -43,8 +43,8 @@ enum Suite {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    if let Some([model, inputs]) = args.fresh.as_deref() {
-        return engine::answer_once(model, inputs);
+    if let Some([model, inputs, packed]) = args.fresh.as_deref() {
+        return engine::answer_once(model, inputs, packed);
     }
     let figures = match args.suite {
         Suite::Engine => engine::run(&engine::Choice {

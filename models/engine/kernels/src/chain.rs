@@ -63,7 +63,7 @@ impl Layer {
     }
     /// Channels of a pixel, and of a place.
     #[must_use]
-    pub const fn channels(&self) -> [usize; 2] {
+    pub fn channels(&self) -> [usize; 2] {
         match self {
             Self::Mixed(conv) => [conv.channels(), conv.outputs()],
             Self::Apart(conv) => [conv.channels(); 2],

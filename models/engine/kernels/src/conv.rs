@@ -1,5 +1,7 @@
 //! Convolutions over 8-bit codes: the pixels under a window are one row of a linear layer.
 
+use std::sync::Arc;
+
 use crate::{Isa, Linear, QuantizedRows, ShapeError, Window};
 
 /// What a strip of places may take, read and written, so that it stays near the processor.
@@ -15,7 +17,7 @@ pub(crate) const STRIP_MIN: usize = 48;
 pub struct Conv {
     window: Window,
     channels: usize,
-    linear: Linear,
+    linear: Arc<Linear>,
 }
 
 impl Conv {
@@ -23,7 +25,7 @@ impl Conv {
     ///
     /// # Errors
     /// [`ShapeError`] when it has other inputs.
-    pub fn new(window: Window, channels: usize, linear: Linear) -> Result<Self, ShapeError> {
+    pub fn new(window: Window, channels: usize, linear: Arc<Linear>) -> Result<Self, ShapeError> {
         let taps = window.sides[0].checked_mul(window.sides[1]);
         if channels == 0 || taps.and_then(|taps| taps.checked_mul(channels)) != Some(linear.inputs()) {
             let told = format!(
@@ -47,7 +49,7 @@ impl Conv {
     }
     /// Channels of a place.
     #[must_use]
-    pub const fn outputs(&self) -> usize {
+    pub fn outputs(&self) -> usize {
         self.linear.outputs()
     }
     /// Where it looks.

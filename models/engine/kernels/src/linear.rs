@@ -1,6 +1,9 @@
 //! Weights of a linear layer, packed for dot products of four bytes.
 
+use std::sync::Arc;
+
 use crate::isa::Kind;
+use crate::stored::{MappedFile, Plain, Stored, read_words};
 use crate::{Isa, QuantizedRows, tile};
 
 /// Output channels of one block: a 512-bit vector of sums.
@@ -14,6 +17,8 @@ pub(crate) const GROUP: usize = 4;
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Block(pub(crate) [i8; LANES * GROUP]);
+// SAFETY: 64 numbers of one byte, and as many bytes.
+unsafe impl Plain for Block {}
 
 /// A linear layer `y = x W + b` with weights of one byte, `x` of `inputs` and `y` of `outputs` elements.
 ///
@@ -26,7 +31,7 @@ pub(crate) struct Block(pub(crate) [i8; LANES * GROUP]);
 pub struct Linear {
     inputs: usize,
     outputs: usize,
-    pub(crate) blocks: Vec<Block>,
+    pub(crate) blocks: Stored<Block>,
     /// Each a multiple of 16 long; what pads them is 0.
     pub(crate) scales: Vec<f32>,
     pub(crate) bias: Vec<f32>,
@@ -92,10 +97,51 @@ impl Linear {
         Ok(Self {
             inputs,
             outputs,
-            blocks,
+            blocks: Stored::Own(blocks),
             scales: pad(scales),
             bias: pad(bias.unwrap_or(&[])),
             totals,
+        })
+    }
+
+    /// Where in a file a section may begin: at multiples of this.
+    pub const SECTION_ALIGN: usize = align_of::<Block>();
+
+    /// Appends the layer as [`Linear::mapped`] takes it: packed codes, then scales, bias and totals.
+    pub fn write(&self, section: &mut Vec<u8>) {
+        section.extend_from_slice(self.blocks.bytes());
+        section.extend(self.scales.iter().chain(&self.bias).flat_map(|v| v.to_le_bytes()));
+        section.extend(self.totals.iter().flat_map(|v| v.to_le_bytes()));
+    }
+
+    /// A layer whose section begins at `at` of a file; its codes stay there.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when the file ends before the section, or it begins elsewhere than [`Linear::SECTION_ALIGN`] says.
+    pub fn mapped(file: &Arc<MappedFile>, at: usize, inputs: usize, outputs: usize) -> Result<Self, ShapeError> {
+        let section = || {
+            let padded = outputs.checked_next_multiple_of(LANES)?;
+            let codes = inputs.div_ceil(GROUP).checked_mul(GROUP)?.checked_mul(padded)?;
+            let words = padded.checked_mul(4)?;
+            let starts = [0, 1, 2, 3].map(|part| at.checked_add(codes)?.checked_add(words.checked_mul(part)?));
+            let [scales, bias, totals, end] = starts;
+            let part = |from: Option<usize>, to: Option<usize>| file.bytes().get(from?..to?);
+            let blocks = Stored::of_file(file, at..scales?)?;
+            let ready = (1..=Self::INPUTS_MAX).contains(&inputs) && outputs > 0;
+            ready.then_some(Self {
+                inputs,
+                outputs,
+                blocks,
+                scales: read_words(part(scales, bias)?, f32::from_le_bytes),
+                bias: read_words(part(bias, totals)?, f32::from_le_bytes),
+                totals: read_words(part(totals, end)?, i32::from_le_bytes),
+            })
+        };
+        let bytes = file.bytes().len();
+        section().ok_or_else(|| {
+            ShapeError(format!(
+                "no weights of {inputs} x {outputs} lie at {at} of {bytes} bytes"
+            ))
         })
     }
 

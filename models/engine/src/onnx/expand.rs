@@ -1,7 +1,6 @@
-//! Constants of a graph: those that nodes hold are lifted, and int8 weights turn back into FP32 when a model is loaded.
+//! Constants of a graph: those that nodes hold are lifted, and coded weights that no operator of ours takes turn back into FP32.
 //!
-//! tract keeps `DequantizeLinear` of a large constant as work for every inference, so it is done here, once. The file
-//! stays a quarter of the size on disk and on the wire; the memory of the loaded model does not shrink.
+//! tract keeps `DequantizeLinear` of a large constant as work for every inference, so it is done here, once.
 
 use std::collections::{BTreeMap, BTreeSet};
 

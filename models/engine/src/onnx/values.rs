@@ -105,6 +105,17 @@ pub(crate) fn integers(tensor: &TensorProto) -> Option<Vec<i64>> {
     })
 }
 
+/// The elements of an INT8 constant.
+pub(crate) fn bytes(tensor: &TensorProto) -> Option<Vec<i8>> {
+    if tensor.data_type != onnx(OnnxType::Int8) || held(tensor)? != count(tensor)? {
+        return None;
+    }
+    if tensor.raw_data.is_empty() {
+        return tensor.int32_data.iter().map(|&v| i8::try_from(v).ok()).collect();
+    }
+    Some(tensor.raw_data.iter().map(|&b| i8::from_le_bytes([b])).collect())
+}
+
 /// An FP32 constant.
 pub(crate) fn of_floats(name: &str, dims: Vec<i64>, values: &[f32]) -> TensorProto {
     let raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use kernels::{Activation, Chain, Conv, Depthwise, Isa, Layer, Linear, Stage};
+use kernels::{Activation, Chain, Conv, Depthwise, Isa, Layer, Stage};
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
@@ -11,7 +11,7 @@ use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, S
 
 use super::chain::Convolve;
 use super::slide::{self, Slide};
-use crate::onnx::{ACTIVATION, CLIP, CONV, HARD_SWISH, HIGH, LOW, SILU};
+use crate::onnx::{ACTIVATION, CHANNELS, CLIP, CONV, HARD_SWISH, HIGH, LOW, SILU};
 
 pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
@@ -26,14 +26,25 @@ pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Bo
         Some(SILU) => Activation::Silu,
         Some(other) => bail!("no activation is called `{other}`"),
     };
-    let coded = node.op_type == CONV;
+    let slide = Slide::parse(node)?;
+    let weights = if node.op_type == CONV {
+        let channels = usize::try_from(attribute(CHANNELS).map_or(0, |a| a.i))?;
+        let sides = slide::sizes(node, "kernel_shape")?;
+        let conv = Conv::new(slide.window(&sides)?, channels, super::linear_weights(node)?)?;
+        Weights::Mixed {
+            rank: sides.len() + 2,
+            layer: Arc::new(Layer::Mixed(conv)),
+        }
+    } else {
+        Weights::Apart {
+            biased: node.input.len() == 3,
+            layer: Arc::default(),
+        }
+    };
     let op = Parsed {
-        slide: Slide::parse(node)?,
-        apart: attribute("group").is_some_and(|a| a.i > 1),
-        coded,
-        biased: node.input.len() == 3 + usize::from(coded),
+        slide,
+        weights,
         activation,
-        layer: Arc::default(),
     };
     Ok((expand(op), vec![]))
 }
@@ -41,35 +52,38 @@ pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Bo
 #[derive(Clone, Debug)]
 struct Parsed {
     slide: Slide,
-    /// Each channel is summed by itself.
-    apart: bool,
-    /// Weights are codes and scales.
-    coded: bool,
-    biased: bool,
+    weights: Weights,
     activation: Activation,
-    /// Packed when the first plan is made; all plans of a model share it.
-    layer: Arc<OnceLock<Arc<Layer>>>,
+}
+
+#[derive(Clone, Debug)]
+enum Weights {
+    /// Every channel takes part in every sum; packed already.
+    Mixed { rank: usize, layer: Arc<Layer> },
+    /// Each channel is summed by itself: FP32 weights, and maybe a bias, are inputs. Packed when the first plan is made; all plans of a
+    /// model share it.
+    Apart {
+        biased: bool,
+        layer: Arc<OnceLock<Arc<Layer>>>,
+    },
 }
 
 impl Parsed {
     fn layer(&self, model: &TypedModel, inputs: &[OutletId]) -> TractResult<Arc<Layer>> {
-        if let Some(layer) = self.layer.get() {
+        let (biased, kept) = match &self.weights {
+            Weights::Mixed { layer, .. } => return Ok(Arc::clone(layer)),
+            Weights::Apart { biased, layer } => (*biased, layer),
+        };
+        if let Some(layer) = kept.get() {
             return Ok(Arc::clone(layer));
         }
-        let constant = |at: usize| super::constant(model, inputs[at], "weights, scales and bias of a convolution");
+        let constant = |at: usize| super::constant(model, inputs[at], "weights and bias of a convolution");
         let weights = constant(1)?;
-        let scales = if self.coded { Some(constant(2)?) } else { None };
-        let bias = if self.biased {
-            Some(constant(inputs.len() - 1)?)
-        } else {
-            None
-        };
+        let bias = if biased { Some(constant(2)?) } else { None };
         let bias = bias.as_ref().map(|bias| bias.try_as_plain_ram()).transpose()?;
         let bias = bias.as_ref().map(|bias| bias.as_slice::<f32>()).transpose()?;
-        let scales = scales.as_ref().map(|scales| scales.try_as_plain_ram()).transpose()?;
-        let scales = scales.as_ref().map(|scales| scales.as_slice::<f32>()).transpose()?;
         let shape: TVec<usize> = weights.shape().into();
-        let [outputs, channels, sides @ ..] = shape.as_slice() else {
+        let [outputs, _, sides @ ..] = shape.as_slice() else {
             bail!("weights of {shape:?}");
         };
         let window = self.slide.window(sides)?;
@@ -77,26 +91,8 @@ impl Parsed {
         let order: Vec<usize> = (2..shape.len()).chain([1, 0]).collect();
         let weights = weights.into_tensor().permute_axes(&order)?;
         let weights = weights.try_as_plain_ram()?;
-        let layer = match scales {
-            Some(scales) => {
-                let codes = weights.as_slice::<i8>()?;
-                ensure!(
-                    scales.len() == *outputs,
-                    "{} scales for {outputs} channels",
-                    scales.len()
-                );
-                if self.apart {
-                    let pairs = codes.iter().zip(scales.iter().cycle());
-                    let weights: Vec<f32> = pairs.map(|(code, scale)| f32::from(*code) * scale).collect();
-                    Layer::Apart(Depthwise::new(window, &weights, *outputs, bias)?)
-                } else {
-                    let linear = Linear::pack(codes, window.taps() * channels, scales, bias)?;
-                    Layer::Mixed(Conv::new(window, *channels, linear)?)
-                }
-            }
-            None => Layer::Apart(Depthwise::new(window, weights.as_slice::<f32>()?, *outputs, bias)?),
-        };
-        Ok(Arc::clone(self.layer.get_or_init(|| Arc::new(layer))))
+        let layer = Layer::Apart(Depthwise::new(window, weights.as_slice::<f32>()?, *outputs, bias)?);
+        Ok(Arc::clone(kept.get_or_init(|| Arc::new(layer))))
     }
 }
 
@@ -111,24 +107,37 @@ impl Expansion for Parsed {
         inputs: &'p [TensorProxy],
         outputs: &'p [TensorProxy],
     ) -> InferenceResult {
-        check_input_arity(inputs, 2 + usize::from(self.coded) + usize::from(self.biased))?;
         check_output_arity(outputs, 1)?;
         s.equals(&inputs[0].datum_type, f32::datum_type())?;
         s.equals(&outputs[0].datum_type, f32::datum_type())?;
-        s.equals(&inputs[0].rank, &inputs[1].rank)?;
-        s.equals(&outputs[0].rank, &inputs[1].rank)?;
+        s.equals(&inputs[0].rank, &outputs[0].rank)?;
         s.equals(&outputs[0].shape[0], &inputs[0].shape[0])?;
-        s.equals(&outputs[0].shape[1], &inputs[1].shape[0])?;
-        s.equals(&inputs[0].shape[1], &inputs[1].shape[usize::from(!self.apart)])?;
-        s.given_2(&inputs[0].shape, &inputs[1].shape, move |s, image, kernel| {
-            let sides = kernel
-                .iter()
-                .skip(2)
-                .map(TDim::to_usize)
-                .collect::<Result<Vec<_>, _>>()?;
-            let window = self.slide.window(&sides)?;
-            slide::places_equal(s, &outputs[0], &image, &window)
-        })
+        match &self.weights {
+            Weights::Mixed { rank, layer } => {
+                check_input_arity(inputs, 1)?;
+                s.equals(&inputs[0].rank, i64::try_from(*rank)?)?;
+                let [from, to] = layer.channels();
+                s.equals(&inputs[0].shape[1], from.to_dim())?;
+                s.equals(&outputs[0].shape[1], to.to_dim())?;
+                s.given(&inputs[0].shape, move |s, image| {
+                    slide::places_equal(s, &outputs[0], &image, layer.window())
+                })
+            }
+            Weights::Apart { biased, .. } => {
+                check_input_arity(inputs, 2 + usize::from(*biased))?;
+                s.equals(&inputs[0].rank, &inputs[1].rank)?;
+                s.equals(&outputs[0].shape[1], &inputs[1].shape[0])?;
+                s.equals(&inputs[0].shape[1], &inputs[1].shape[0])?;
+                s.given_2(&inputs[0].shape, &inputs[1].shape, move |s, image, kernel| {
+                    let sides = kernel
+                        .iter()
+                        .skip(2)
+                        .map(TDim::to_usize)
+                        .collect::<Result<Vec<_>, _>>()?;
+                    slide::places_equal(s, &outputs[0], &image, &self.slide.window(&sides)?)
+                })
+            }
+        }
     }
 
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {

@@ -15,11 +15,19 @@ mod slide;
 mod tables;
 mod unary;
 
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use kernels::Linear;
 use tract_onnx::Onnx;
-use tract_onnx::tract_core::internal::{TValue, TVec, Tensor, TractResult, TypedModel, format_err};
+use tract_onnx::pb::NodeProto;
+use tract_onnx::tract_core::internal::{
+    TValue, TVec, Tensor, TractErrorContext as _, TractResult, TypedModel, bail, format_err,
+};
 use tract_onnx::tract_hir::internal::OutletId;
 
 use crate::onnx::{ATTENTION, CONV, DEPTHWISE, EMBEDDING, LAYER_NORM, LINEAR, MAX_POOL};
+use crate::pack::{WEIGHTS as WEIGHTS_ATTRIBUTE, Weights};
 
 pub(crate) use tables::{TABLES, judge};
 pub(crate) use unary::vectorise;
@@ -39,6 +47,39 @@ pub(crate) fn register(mut onnx: Onnx) -> Onnx {
     onnx
 }
 
+thread_local! {
+    /// Weights of the graph that is being parsed: what tract hands to the functions below is the graph alone.
+    static WEIGHTS: RefCell<Vec<Weights>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Does `work`, which parses a graph with these weights.
+pub(crate) fn with_weights<T>(weights: Vec<Weights>, work: impl FnOnce() -> T) -> T {
+    WEIGHTS.set(weights);
+    let done = work();
+    WEIGHTS.take();
+    done
+}
+
+/// The weights that an operator names.
+fn weights(node: &NodeProto) -> TractResult<Weights> {
+    let place = node
+        .attribute
+        .iter()
+        .find(|a| a.name == WEIGHTS_ATTRIBUTE)
+        .map(|a| usize::try_from(a.i));
+    let place = place.transpose()?.unwrap_or(usize::MAX);
+    let weights = WEIGHTS.with_borrow(|all| all.get(place).cloned());
+    weights.with_context(|| format!("node `{}` ({}) has no packed weights", node.name, node.op_type))
+}
+
+/// The weights of a layer or convolution.
+fn linear_weights(node: &NodeProto) -> TractResult<Arc<Linear>> {
+    match weights(node)? {
+        Weights::Linear(layer) => Ok(layer),
+        Weights::Table(_) => bail!("node `{}` ({}) names a table", node.name, node.op_type),
+    }
+}
+
 /// What a request did wrong, in words that hold nothing of the request: other causes of a failed run are never told, because
 /// the engine writes values into them.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +93,7 @@ fn only(inputs: TVec<TValue>) -> TractResult<TValue> {
 }
 
 /// The constant that an input must be.
-fn constant(model: &TypedModel, input: OutletId, what: &str) -> TractResult<std::sync::Arc<Tensor>> {
+fn constant(model: &TypedModel, input: OutletId, what: &str) -> TractResult<Arc<Tensor>> {
     let constant = model.outlet_fact(input)?.konst.clone();
     constant.ok_or_else(|| format_err!("{what} must be constants"))
 }

@@ -1,13 +1,18 @@
 //! What loading costs: processes that do nothing but load one file and answer once, ours and ONNX Runtime's in turn.
+//!
+//! Ours keeps what it packs of a file, as a node does: the first start of a model and all later ones are told apart.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use engine::graph::Graph;
+use engine::pack::{PackedFolder, prepare};
+use proto::ids::ContentHash;
 use runtime::clock;
 use serde::{Deserialize, Serialize};
 
-use super::ours::{self, Form};
+use super::ours::Form;
 use super::rival::{DYNAMIC, F32, Rival, STATIC, Stored, store};
 use super::rows::Call;
 use super::{Figure, SUITE, median};
@@ -21,12 +26,22 @@ struct Said {
 
 /// A process that is started again and again, and what it said.
 struct Fresh {
-    /// As figures name it; ours has no name.
-    rival: Option<&'static str>,
+    whose: Whose,
     int8: bool,
     command: Command,
     said: Vec<Said>,
     file_mib: f64,
+}
+
+/// Whose process it is.
+#[derive(Clone, Copy, PartialEq)]
+enum Whose {
+    /// The first that loads this file here.
+    OursFirst,
+    /// One that finds what an earlier one packed.
+    Ours,
+    /// As figures name it.
+    Rival(&'static str),
 }
 
 /// Name, unit, and how a figure comes of what was said.
@@ -42,10 +57,10 @@ const KINDS: [Kind; 4] = [
 ];
 
 impl Fresh {
-    fn new(rival: Option<&'static str>, int8: bool, file: &Path, command: Command) -> Result<Self> {
+    fn new(whose: Whose, int8: bool, file: &Path, command: Command) -> Result<Self> {
         let bytes = u32::try_from(std::fs::metadata(file)?.len())?;
         Ok(Self {
-            rival,
+            whose,
             int8,
             command,
             said: Vec::new(),
@@ -68,15 +83,19 @@ impl Fresh {
     }
 }
 
-/// Loads `model` and answers the inputs that the file `inputs` lists, once; prints milliseconds and memory as one JSON object.
+/// Loads `model`, of which `packed` may hold something, and answers the inputs that the file `inputs` lists, once; prints milliseconds
+/// and memory as one JSON object.
 ///
 /// # Errors
 /// The files do not read, or the engine refuses them.
-pub fn answer_once(model: &Path, inputs: &Path) -> Result<()> {
+pub fn answer_once(model: &Path, inputs: &Path, packed: &Path) -> Result<()> {
+    let packed = PackedFolder::new(packed, [0; 32])?;
+    // A node knows the identity of each file from its manifest. One folder serves one file here.
+    let file = ContentHash::of(b"");
     let stored: Vec<Stored> = serde_json::from_slice(&std::fs::read(inputs)?)?;
     let inputs: Call = stored.iter().map(Stored::read).collect::<Result<_>>()?;
     let (before, start) = (pss_mib()?, clock::instant());
-    let graph = ours::load(model)?;
+    let graph = Graph::of(prepare(model, Some((&packed, &file)))?)?;
     let answer = graph.run(&inputs)?;
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
     let said = Said {
@@ -105,24 +124,56 @@ pub(super) fn measure(name: &str, forms: &[Form], rival: &Rival, call: &Call, ro
     std::fs::write(&inputs, serde_json::to_vec(&store(call, scratch.path(), "input")?)?)?;
     let mut all = Vec::new();
     for form in forms {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["engine", "--fresh"]).arg(&form.file).arg(&inputs);
-        all.push(Fresh::new(None, form.is_int8(), &form.file, command)?);
+        let packed = scratch.path().join(form.name);
+        for whose in [Whose::OursFirst, Whose::Ours] {
+            let mut command = Command::new(std::env::current_exe()?);
+            command
+                .args(["engine", "--fresh"])
+                .arg(&form.file)
+                .arg(&inputs)
+                .arg(&packed);
+            all.push(Fresh::new(whose, form.is_int8(), &form.file, command)?);
+        }
     }
     for (form, shown) in [(F32, "ort-f32"), (DYNAMIC, "ort-int8"), (STATIC, "ort-static")] {
         if let Some(file) = rival.forms.get(form) {
-            all.push(Fresh::new(Some(shown), form != F32, file, rival.fresh(file, &inputs))?);
+            all.push(Fresh::new(
+                Whose::Rival(shown),
+                form != F32,
+                file,
+                rival.fresh(file, &inputs),
+            )?);
         }
     }
     for _ in 0..rounds {
+        for form in forms {
+            // So that the first of ours is the first.
+            match std::fs::remove_dir_all(scratch.path().join(form.name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
         all.iter_mut().try_for_each(Fresh::start)?;
     }
     let mut figures = Vec::new();
-    for (form, ours) in forms.iter().zip(&all) {
-        for (kind, unit, of) in KINDS {
-            let figure = Figure::alone(SUITE, format!("{name}/{}/{kind}", form.name), of(ours), unit);
+    for ours in &all {
+        let prefix = match ours.whose {
+            Whose::OursFirst => "first_",
+            Whose::Ours => "",
+            Whose::Rival(_) => continue,
+        };
+        let form = if ours.int8 { "int8" } else { "f32" };
+        // The file is the same at every start.
+        for (kind, unit, of) in KINDS
+            .iter()
+            .filter(|(kind, ..)| prefix.is_empty() || *kind != "file_mib")
+        {
+            let figure = Figure::alone(SUITE, format!("{name}/{form}/{prefix}{kind}"), of(ours), unit);
             let theirs = all.iter().filter(|fresh| fresh.int8 == ours.int8);
-            let theirs = theirs.filter_map(|fresh| Some((fresh.rival?, of(fresh))));
+            let theirs = theirs.filter_map(|fresh| match fresh.whose {
+                Whose::Rival(rival) => Some((rival, of(fresh))),
+                _ => None,
+            });
             figures.push(match theirs.min_by(|(_, a), (_, b)| a.total_cmp(b)) {
                 Some((rival, best)) => figure.beside(rival, best),
                 None => figure,

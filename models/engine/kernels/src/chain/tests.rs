@@ -48,7 +48,7 @@ fn mixed(window: Window, channels: usize, outputs: usize, seed: u64) -> Layer {
         &scales,
         Some(&noise(seed ^ 2, outputs)),
     );
-    Layer::Mixed(Conv::new(window, channels, linear.unwrap()).unwrap())
+    Layer::Mixed(Conv::new(window, channels, linear.unwrap().into()).unwrap())
 }
 
 fn apart(window: Window, channels: usize, seed: u64) -> Layer {

@@ -69,7 +69,7 @@ proptest! {
         let scales: Vec<f32> = noise(seed ^ 1, outputs).iter().map(|s| s.abs() * 0.01).collect();
         let bias = noise(seed ^ 2, outputs);
         let linear = Linear::pack(&weights, inputs, &scales, Some(&bias)).unwrap();
-        let layer = Conv::new(window, channels, linear).unwrap();
+        let layer = Conv::new(window, channels, linear.into()).unwrap();
         let image = noise(seed ^ 3, size[0] * size[1] * channels);
         let exact = by_definition(&layer, &weights, &scales, &bias, &image, size);
         let layer = Layer::Mixed(layer);
@@ -92,7 +92,7 @@ fn an_image_of_more_than_one_strip_is_whole_and_activated() {
         dilations: [1, 1],
         pads: [[0, 0]; 2],
     };
-    let layer = Conv::new(window, channels, linear).unwrap();
+    let layer = Conv::new(window, channels, linear.into()).unwrap();
     let image = noise(8, size[0] * size[1] * channels);
     let mut exact = by_definition(&layer, &weights, &[0.01; 16], &[0.0; 16], &image, size);
     activate(Isa::PORTABLE, Activation::HardSwish, &mut exact);
@@ -111,7 +111,7 @@ fn one_pixel_that_is_not_finite_makes_every_place_nan_and_none_wrong() {
         dilations: [1, 1],
         pads: [[1, 1]; 2],
     };
-    let layer = Conv::new(window, 1, linear).unwrap();
+    let layer = Conv::new(window, 1, linear.into()).unwrap();
     let mut image = [1.0; 16];
     image[5] = f32::INFINITY;
     let chain = Chain::of(stage(Layer::Mixed(layer), Activation::Clip { low: 0.0, high: 6.0 }));
@@ -128,5 +128,5 @@ fn a_layer_of_other_inputs_is_refused() {
         dilations: [1, 1],
         pads: [[0, 0]; 2],
     };
-    assert!(Conv::new(window, 2, linear).is_err());
+    assert!(Conv::new(window, 2, linear.into()).is_err());
 }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::stored::tests::mapped;
 
 /// Numbers that repeat for a seed, in -1..1.
 pub(crate) fn noise(seed: u64, count: usize) -> Vec<f32> {
@@ -50,13 +51,18 @@ proptest! {
         let scales: Vec<f32> = noise(seed ^ 1, outputs).iter().map(|s| s.abs() * 0.01).collect();
         let bias = if biased { noise(seed ^ 2, outputs) } else { vec![0.0; outputs] };
         let layer = Linear::pack(&weights, inputs, &scales, biased.then_some(&bias[..])).unwrap();
+        let mut section = Vec::new();
+        layer.write(&mut section);
+        let layers = [Linear::mapped(&mapped(&section), 0, inputs, outputs).unwrap(), layer];
         let values = noise(seed ^ 3, rows * inputs);
         for isa in Isa::available() {
             let mut x = QuantizedRows::default();
             x.quantize(isa, &values, inputs);
-            let mut y = vec![f32::NAN; rows * outputs];
-            layer.run(isa, &x, &mut y);
-            prop_assert_eq!(bits(&y), bits(&by_definition(&weights, &scales, &bias, &x)), "{}", isa.name());
+            for layer in &layers {
+                let mut y = vec![f32::NAN; rows * outputs];
+                layer.run(isa, &x, &mut y);
+                prop_assert_eq!(bits(&y), bits(&by_definition(&weights, &scales, &bias, &x)), "{}", isa.name());
+            }
         }
     }
 }
