@@ -1,9 +1,11 @@
 //! `node.toml` as written, and the configuration that cannot be wrong.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use engine::onnxruntime::Library;
 use proto::ids::NodeClass;
 use proto::limits::INFER_BODY_BYTES_MAX;
 use runtime::config::{ConfigError, relative_to};
@@ -87,6 +89,9 @@ runtime::config_file! {
     pub struct EngineFile {
         /// Threads that run models, 1 to 256; 0 takes one for each core.
         pub threads: usize = optional 0,
+        /// The library of ONNX Runtime: allows variants that run in it. `ORT_DYLIB_PATH` where this is not set. Each thread
+        /// keeps a copy of such a model. Needs a node that was built with `--features onnxruntime`.
+        pub onnxruntime: Option<PathBuf> = optional "/opt/onnxruntime/lib/libonnxruntime.so.1",
     }
 
     /// How the node goes.
@@ -159,6 +164,8 @@ pub struct NodeConfig {
     pub cache: CacheConfig,
     /// Bounds of the queue, and the number of engine threads.
     pub bounds: Bounds,
+    /// Where variants may run that ask for ONNX Runtime.
+    pub onnxruntime: Option<Library>,
     /// How long it says that it goes, and still answers.
     pub notice: Duration,
     /// How long accepted requests may take after that.
@@ -173,7 +180,9 @@ impl NodeConfig {
     /// # Errors
     /// [`ConfigError`] names the key that is wrong.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        Self::checked(runtime::config::read(path)?, path)
+        let mut file: NodeFile = runtime::config::read(path)?;
+        file.engine.onnxruntime = file.engine.onnxruntime.or_else(Library::in_environment);
+        Self::checked(file, path)
     }
 
     /// Checks what the file at `path` says.
@@ -203,6 +212,11 @@ impl NodeConfig {
         within("stop.grace-s", stop.grace_s, 1, 600)?;
         let data = relative_to(path, &file.data);
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if engine.threads == 0 { cores() } else { engine.threads };
+        let onnxruntime = engine
+            .onnxruntime
+            .as_ref()
+            .map(|library| library_at(&relative_to(path, library), threads));
         let plain = ingress.plain.as_ref().map(|text| match text.strip_prefix("unix:") {
             Some(socket) => format!("unix:{}", relative_to(path, Path::new(socket)).display()),
             None => text.clone(),
@@ -224,8 +238,9 @@ impl NodeConfig {
                 rows_max: batch.queue_rows_max,
                 bytes_max: batch.queue_bytes_max,
                 linger: Duration::from_millis(batch.linger_ms),
-                threads: if engine.threads == 0 { cores() } else { engine.threads },
+                threads,
             },
+            onnxruntime: onnxruntime.transpose()?,
             notice: Duration::from_millis(stop.notice_ms),
             grace: Duration::from_secs(stop.grace_s),
             identity: relative_to(path, &file.identity),
@@ -236,6 +251,15 @@ impl NodeConfig {
             telemetry: file.telemetry,
         })
     }
+}
+
+/// The library of ONNX Runtime, with a copy of each model for every engine thread: none waits for another.
+fn library_at(path: &Path, threads: usize) -> Result<Library, ConfigError> {
+    let library = Library::at(path).map_err(|error| ConfigError::Value {
+        key: "engine.onnxruntime",
+        reason: format!("is refused: {error}"),
+    })?;
+    Ok(library.for_calls(NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN)))
 }
 
 fn within<N: PartialOrd + std::fmt::Display>(key: &'static str, found: N, min: N, max: N) -> Result<(), ConfigError> {
@@ -271,7 +295,10 @@ mod tests {
             .fold(String::new(), |all, l| all + l + "\n");
         let shown = runtime::config::parse::<NodeFile>(&shown).unwrap();
         assert_eq!((shown.cache, shown.batch), (CacheFile::default(), BatchFile::default()));
-        assert_eq!((shown.engine, shown.stop), (EngineFile::default(), StopFile::default()));
+        assert_eq!(
+            (shown.engine.threads, shown.stop),
+            (EngineFile::default().threads, StopFile::default())
+        );
     }
 
     #[test]
@@ -289,6 +316,23 @@ mod tests {
             let error = checked(&text).unwrap_err();
             assert!(error.contains(says), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn a_library_that_cannot_be_used_is_refused_by_its_key() {
+        let example = NodeFile::example("");
+        assert_eq!(checked(&example).unwrap().onnxruntime, None);
+        let text = example.replace("[engine]\n", "[engine]\nonnxruntime = \"lib/nowhere.so\"\n");
+        let error = checked(&text).unwrap_err();
+        let next_step = if engine::onnxruntime::BUILT_IN {
+            "`/etc/meridian/lib/nowhere.so` cannot be used"
+        } else {
+            "build it with `--features onnxruntime`"
+        };
+        assert!(
+            error.starts_with("`engine.onnxruntime`") && error.contains(next_step),
+            "{error}"
+        );
     }
 
     #[test]

@@ -55,7 +55,11 @@ async fn serve(config: NodeConfig) -> anyhow::Result<bool> {
     let node = Identity::load(&config.identity)?.role.to_string();
     let telemetry = runtime::telemetry::init(&config.telemetry, "edge-node", &node)?;
     let exe = std::env::current_exe().context("find this binary")?;
-    let app = App::build(config, EngineLoader::new(exe)).await?;
+    let loader = EngineLoader::new(exe).allowing(config.onnxruntime.clone());
+    if let Some(library) = &config.onnxruntime {
+        tracing::info!(version = library.version(), library = %library.path().display(), "models may run in ONNX Runtime");
+    }
+    let app = App::build(config, loader).await?;
     println!("{}", serde_json::json!({ "ready": true, "addresses": app.addresses }));
     let signal = runtime::lifecycle::stop_signal().await?;
     tracing::info!(signal, "stopping");

@@ -59,6 +59,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
 /// Heavy crate -> the packages that may name it.
 const OWNERS: &[(&str, &[&str])] = &[
     ("tract-onnx", &["meridian-engine"]),
+    ("ort", &["meridian-engine"]),
     ("sled", &["edge-node", "control-plane"]),
     ("quinn", &["meridian-runtime"]),
     ("rustls", &["meridian-runtime"]),

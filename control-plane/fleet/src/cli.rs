@@ -151,6 +151,13 @@ pub struct Publish {
     /// One line about this version
     #[arg(long)]
     pub description: Option<String>,
+    /// Offer the model in ONNX Runtime as well, by its library, to nodes of the class `cpu-onnxruntime`; also where the
+    /// engine lacks an operator. Needs a build with `--features onnxruntime`
+    #[arg(long, value_name = "LIBRARY")]
+    pub onnxruntime: Option<PathBuf>,
+    /// And on the graphics processor of this machine, to nodes of the class `cuda`
+    #[arg(long, requires = "onnxruntime")]
+    pub cuda: bool,
     /// Check, make and measure, but neither sign nor upload
     #[arg(long)]
     pub dry_run: bool,

@@ -4,6 +4,7 @@
 //!   zoo name, recipe or ONNX file
 //!     -> [source]   its files, golden vectors, checks and signatures
 //!     -> [make]     judged in a child process; int8 beside f32; both measured; the better one proposed
+//!                   [elsewhere] says what else runs the f32 model, and for which nodes
 //!     -> [upload]   signed, only what the control plane lacks, logged
 //! ```
 //! A variant outside of its checks is shown and not offered; without a passing f32 there is no release. Interrupted at
@@ -14,6 +15,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use proto::ids::{ModelVersion, Release};
 
+pub mod elsewhere;
 pub mod golden;
 pub mod make;
 pub mod propose;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use engine::child::{CheckJob, CheckLimits, run_check};
+use engine::onnxruntime::Library;
 use engine::{LoadedModel, PackageFiles};
 use proto::oip::Tensor;
 
@@ -14,19 +15,29 @@ use crate::engine::{Fault, Model};
 #[derive(Clone, Debug)]
 pub struct EngineLoader {
     exe: PathBuf,
+    onnxruntime: Option<Library>,
 }
 
 impl EngineLoader {
     /// `exe` is this very binary: the child then computes with the same instructions.
     #[must_use]
     pub fn new(exe: PathBuf) -> Self {
-        Self { exe }
+        Self { exe, onnxruntime: None }
+    }
+    /// Allows variants that run in ONNX Runtime, or none of them.
+    #[must_use]
+    pub fn allowing(self, onnxruntime: Option<Library>) -> Self {
+        Self { onnxruntime, ..self }
     }
 }
 
 impl Loader for EngineLoader {
     fn build(&self) -> String {
-        format!("{} {}", env!("CARGO_PKG_VERSION"), engine::ENGINE)
+        let own = format!("{} {}", env!("CARGO_PKG_VERSION"), engine::ENGINE);
+        match &self.onnxruntime {
+            Some(library) => format!("{own} onnxruntime-{}", library.version()),
+            None => own,
+        }
     }
 
     fn check(&self, package: &Package) -> Result<(), String> {
@@ -36,6 +47,7 @@ impl Loader for EngineLoader {
             variant: package.variant.id.clone(),
             files: package.files.clone(),
             timed: false,
+            onnxruntime: self.onnxruntime.as_ref().map(|library| library.path().to_owned()),
         };
         let report = run_check(&self.exe, &job, CheckLimits::for_file(weights));
         report.map(|_| ()).map_err(|e| runtime::telemetry::chain(&e))
@@ -47,7 +59,9 @@ impl Loader for EngineLoader {
             .iter()
             .map(|(name, path)| (name.clone(), path.clone()))
             .collect();
-        let files = files.packed_in(package.packed.clone());
+        let files = files
+            .packed_in(package.packed.clone())
+            .allowing(self.onnxruntime.clone());
         let loaded = engine::load(&package.manifest, &package.variant, &files);
         let model = loaded.map_err(|e| runtime::telemetry::chain(&e))?;
         model.warm();

@@ -23,13 +23,18 @@ use proto::limits::{CHECK_JOB_BYTES_MAX, FILE_BYTES_MAX, ONNX_BYTES_MAX};
 use proto::manifest::{Manifest, Measured, TensorSpec};
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use serde::{Deserialize, Serialize};
+use tract_onnx::pb::ModelProto;
 
+use crate::graph::Graph;
+use crate::onnxruntime::{Library, Provider, Wanted, on_device};
 use crate::package::read_bounded;
-use crate::preflight::{GraphReport, check};
-use crate::{PackageFiles, graph, measure, onnx};
+use crate::preflight::{GraphReport, PreflightError, check, check_for_onnxruntime};
+use crate::{LoadError, PackageFiles, measure, onnx};
 
 /// First argument of a process that is to be a child.
 const ASKED: &str = "--engine-check-child";
+/// Last argument of one that uses a graphics processor.
+const ON_DEVICE: &str = "on-device";
 
 /// What to try.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,6 +44,8 @@ pub enum CheckJob {
     Onnx {
         /// The file.
         path: PathBuf,
+        /// The library of ONNX Runtime that is to run it in the engine's place.
+        onnxruntime: Option<PathBuf>,
     },
     /// One variant of a package: preflight, load, golden vectors within the variant's checks.
     Package {
@@ -50,13 +57,27 @@ pub enum CheckJob {
         files: BTreeMap<String, PathBuf>,
         /// Also take the times of [`Measured`]; without, they are 0.
         timed: bool,
+        /// The library of ONNX Runtime that variants may run in.
+        onnxruntime: Option<PathBuf>,
     },
+}
+
+impl CheckJob {
+    /// What bounds the child's memory. The driver of a graphics processor reserves addresses by the terabyte and fills few of
+    /// them, so there only what can be written counts.
+    fn bounded(&self) -> Resource {
+        let on_device = match self {
+            Self::Onnx { .. } => false,
+            Self::Package { manifest, variant, .. } => manifest.variant(variant).is_some_and(on_device),
+        };
+        if on_device { Resource::Data } else { Resource::As }
+    }
 }
 
 /// What the child may take. Past it, it is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckLimits {
-    /// Address space, bytes.
+    /// Address space, bytes; written memory for a variant on a graphics processor.
     pub memory_bytes: u64,
     /// Wall clock.
     pub time: Duration,
@@ -135,10 +156,12 @@ enum Verdict {
 /// # Errors
 /// [`CheckError`]; all but [`CheckError::Start`] are the model's fault.
 pub fn run_check(exe: &Path, job: &CheckJob, limits: CheckLimits) -> Result<CheckReport, CheckError> {
+    let bounded = job.bounded();
     let job = serde_json::to_vec(job).map_err(std::io::Error::other)?;
     let seconds = limits.time.as_secs().saturating_add(1);
     let mut child = Command::new(exe)
         .args([ASKED, &limits.memory_bytes.to_string(), &seconds.to_string()])
+        .args((bounded == Resource::Data).then_some(ON_DEVICE))
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -204,8 +227,10 @@ pub fn main_if_asked() {
     let (Some(memory_bytes), Some(seconds)) = (number(), number()) else {
         std::process::exit(64)
     };
+    let on_device = args.next().as_deref() == Some(ON_DEVICE);
+    let memory = if on_device { Resource::Data } else { Resource::As };
     // Under no limits nothing may be tried.
-    if limit(memory_bytes, seconds).is_err() {
+    if limit(memory, memory_bytes, seconds).is_err() {
         std::process::exit(71);
     }
     // A thread with the stack that a daemon's own threads have, so that what passes here passes there.
@@ -218,12 +243,12 @@ pub fn main_if_asked() {
     std::process::exit(if sent.is_ok() { 0 } else { 74 });
 }
 
-fn limit(memory_bytes: u64, seconds: u64) -> rustix::io::Result<()> {
+fn limit(memory: Resource, memory_bytes: u64, seconds: u64) -> rustix::io::Result<()> {
     let at_most = |value: u64| Rlimit {
         current: Some(value),
         maximum: Some(value),
     };
-    setrlimit(Resource::As, at_most(memory_bytes))?;
+    setrlimit(memory, at_most(memory_bytes))?;
     // The parent's clock ends the child first; this is for a parent that died. Two cores count double.
     setrlimit(Resource::Cpu, at_most(seconds.saturating_mul(2)))?;
     setrlimit(Resource::Core, at_most(0))?;
@@ -244,47 +269,71 @@ fn verdict() -> Verdict {
     }
 }
 
+/// A file that was judged: its bytes, what they hold, and what is told of it.
+struct Judged {
+    bytes: Vec<u8>,
+    model: ModelProto,
+    report: CheckReport,
+}
+
 /// Preflight and description of a file.
-fn described(path: &Path) -> Result<(tract_onnx::pb::ModelProto, CheckReport), String> {
-    let bytes = read_bounded(path, ONNX_BYTES_MAX).map_err(|e| e.to_string())?;
-    let model = onnx::decode(&bytes).map_err(|e| e.to_string())?;
-    let graph = check(&model).map_err(|e| e.to_string())?;
-    let onnx::Described { inputs, outputs, opset } = onnx::describe_model(&model).map_err(|e| e.to_string())?;
-    Ok((
-        model,
-        CheckReport {
-            graph,
-            inputs,
-            outputs,
-            opset,
-            trial: None,
-            measured: None,
-        },
-    ))
+fn judged(path: &Path, rules: fn(&ModelProto) -> Result<GraphReport, PreflightError>) -> Result<Judged, LoadError> {
+    let bytes = read_bounded(path, ONNX_BYTES_MAX)?;
+    let model = onnx::decode(&bytes)?;
+    let graph = rules(&model)?;
+    let onnx::Described { inputs, outputs, opset } = onnx::describe_model(&model)?;
+    let report = CheckReport {
+        graph,
+        inputs,
+        outputs,
+        opset,
+        trial: None,
+        measured: None,
+    };
+    Ok(Judged { bytes, model, report })
+}
+
+/// A file alone, in the engine or in the ONNX Runtime that is named.
+fn file(path: &Path, onnxruntime: Option<&Library>) -> Result<CheckReport, LoadError> {
+    let (graph, report) = match onnxruntime {
+        None => {
+            let Judged { model, report, .. } = judged(path, check)?;
+            (Graph::new(model)?, report)
+        }
+        Some(library) => {
+            let Judged { bytes, model, report } = judged(path, check_for_onnxruntime)?;
+            (Graph::in_onnxruntime(&model, &bytes, Provider::Cpu, library)?, report)
+        }
+    };
+    Ok(CheckReport {
+        trial: graph.try_zeros().err().map(|e| e.to_string()),
+        ..report
+    })
 }
 
 fn attempt(job: &CheckJob) -> Result<CheckReport, String> {
     let text = |e: &dyn std::fmt::Display| e.to_string();
+    let library = |path: &Option<PathBuf>| path.as_deref().map(Library::at).transpose().map_err(|e| e.to_string());
     match job {
-        CheckJob::Onnx { path } => {
-            let (model, report) = described(path)?;
-            let graph = graph::Graph::new(model).map_err(|e| text(&e))?;
-            Ok(CheckReport {
-                trial: graph.try_zeros().err().map(|e| e.to_string()),
-                ..report
-            })
-        }
+        CheckJob::Onnx { path, onnxruntime } => file(path, library(onnxruntime)?.as_ref()).map_err(|e| text(&e)),
         CheckJob::Package {
             manifest,
             variant,
             files,
             timed,
+            onnxruntime,
         } => {
             let files: PackageFiles = files.iter().map(|(name, path)| (name.clone(), path.clone())).collect();
+            let files = files.allowing(library(onnxruntime)?);
             let variant = manifest
                 .variant(variant)
                 .ok_or_else(|| format!("the manifest has no variant `{variant}`"))?;
-            let (_, report) = described(files.path(&variant.file).map_err(|e| text(&e))?)?;
+            let rules = match Wanted::of(variant).map_err(|e| text(&e))? {
+                None => check,
+                Some(_) => check_for_onnxruntime,
+            };
+            let path = files.path(&variant.file).map_err(|e| text(&e))?;
+            let Judged { report, .. } = judged(path, rules).map_err(|e| text(&e))?;
             let golden = read_bounded(files.path(&manifest.golden_file).map_err(|e| text(&e))?, FILE_BYTES_MAX)
                 .map_err(|e| text(&e))?;
             let vectors = models::golden::read(&golden).map_err(|e| text(&e))?;

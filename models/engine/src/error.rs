@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::onnx::OnnxError;
+use crate::onnxruntime::RuntimeError;
 use crate::preflight::PreflightError;
 
 /// Why a package cannot be loaded.
@@ -61,6 +62,9 @@ pub enum LoadError {
         /// What the engine said, with the node it named.
         detail: String,
     },
+    /// The variant runs in ONNX Runtime, and that cannot be.
+    #[error(transparent)]
+    OnnxRuntime(#[from] RuntimeError),
 }
 
 /// Why a call failed. [`RunError::is_clients`] tells whether asking differently would help.

@@ -2,7 +2,8 @@
 //!
 //! Read in the order a model travels: an ONNX file is decoded within bounds ([`onnx`]), judged before
 //! anything is executed ([`preflight`]) and in a child process after that ([`child`]); at load our operators are found ([`onnx`]), their
-//! weights packed and kept for the next time ([`pack`]), and plans made per shape ([`graph`]); a request passes the
+//! weights packed and kept for the next time ([`pack`]), and plans made per shape ([`graph`]), or the file is handed to
+//! [`onnxruntime`] where its variant says so; a request passes the
 //! steps before ([`pre`]), the graph, and the steps after ([`post`]). [`quantize`] and [`measure`] serve
 //! the publisher.
 //!
@@ -12,7 +13,9 @@
 pub mod onnx;
 pub mod preflight;
 
+mod engine;
 pub mod graph;
+pub mod onnxruntime;
 pub(crate) mod ops;
 pub mod pack;
 mod tensor;

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use proto::limits::CALL_ROWS_MAX;
+use proto::limits::{CALL_ROWS_MAX, ONNX_BYTES_MAX};
 use proto::manifest::{Dim, Manifest, Signature, TensorSpec, Variant};
 use proto::oip::Tensor;
 
 use crate::graph::Graph;
-use crate::{LoadError, PackageFiles, RunError, pack, post, pre, tensor};
+use crate::onnxruntime::Wanted;
+use crate::package::read_bounded;
+use crate::{LoadError, PackageFiles, RunError, onnx, pack, post, pre, tensor};
 
 /// A model ready to answer. Share it between threads; every call blocks until its answer is whole.
 pub struct LoadedModel {
@@ -31,8 +33,18 @@ struct Ready {
 /// [`LoadError`], each saying which file, step or node.
 #[tracing::instrument(name = "engine.load", skip_all, fields(model = %manifest.release(), variant = %variant.id))]
 pub fn load(manifest: &Manifest, variant: &Variant, files: &PackageFiles) -> Result<LoadedModel, LoadError> {
-    let file = manifest.file(&variant.file).map(|file| &file.blake3);
-    let graph = Graph::of(pack::prepare(files.path(&variant.file)?, files.packed().zip(file))?)?;
+    let path = files.path(&variant.file)?;
+    let graph = match Wanted::of(variant)? {
+        None => {
+            let file = manifest.file(&variant.file).map(|file| &file.blake3);
+            Graph::of(pack::prepare(path, files.packed().zip(file))?)?
+        }
+        Some(wanted) => {
+            let library = wanted.permitted(variant, files.onnxruntime())?;
+            let bytes = read_bounded(path, ONNX_BYTES_MAX)?;
+            Graph::in_onnxruntime(&onnx::decode(&bytes)?, &bytes, wanted.provider, library)?
+        }
+    };
     same("inputs", &manifest.inputs, graph.inputs())?;
     same("outputs", &manifest.outputs, graph.outputs())?;
     let signatures = manifest.signatures.iter().map(|spec| {

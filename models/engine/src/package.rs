@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use proto::limits::STEP_FILE_BYTES_MAX;
 
 use crate::LoadError;
+use crate::onnxruntime::Library;
 use crate::pack::PackedFolder;
 
-/// Paths by the names that the manifest gives the files; and where packed weights are kept, if anywhere.
+/// Paths by the names that the manifest gives the files; where packed weights are kept, if anywhere; and the ONNX Runtime that the
+/// machine's operator allows, if any.
 #[derive(Clone, Debug, Default)]
 pub struct PackageFiles {
     paths: BTreeMap<String, PathBuf>,
     packed: Option<PackedFolder>,
+    onnxruntime: Option<Library>,
 }
 
 impl PackageFiles {
@@ -28,8 +31,16 @@ impl PackageFiles {
             ..self
         }
     }
+    /// Allows variants that run in ONNX Runtime, or none of them: so it begins.
+    #[must_use]
+    pub fn allowing(self, onnxruntime: Option<Library>) -> Self {
+        Self { onnxruntime, ..self }
+    }
     pub(crate) const fn packed(&self) -> Option<&PackedFolder> {
         self.packed.as_ref()
+    }
+    pub(crate) const fn onnxruntime(&self) -> Option<&Library> {
+        self.onnxruntime.as_ref()
     }
     /// Where the file called `name` lies.
     ///
@@ -56,6 +67,7 @@ impl<N: Into<String>, P: Into<PathBuf>> FromIterator<(N, P)> for PackageFiles {
         Self {
             paths: paths.collect(),
             packed: None,
+            onnxruntime: None,
         }
     }
 }

@@ -54,7 +54,14 @@ fn main() {
 fn tried(folder: &Path, file: &[u8], limits: CheckLimits) -> Result<CheckReport, CheckError> {
     let path = folder.join("model.onnx");
     std::fs::write(&path, file).unwrap();
-    run_check(&std::env::current_exe().unwrap(), &CheckJob::Onnx { path }, limits)
+    run_check(
+        &std::env::current_exe().unwrap(),
+        &CheckJob::Onnx {
+            path,
+            onnxruntime: None,
+        },
+        limits,
+    )
 }
 
 fn an_honest_file_passes_and_is_described(folder: &Path) {
@@ -215,6 +222,7 @@ fn a_package_passes_only_with_its_golden_vectors(folder: &Path) {
             variant,
             files,
             timed,
+            onnxruntime: None,
         };
         run_check(&std::env::current_exe().unwrap(), &job, LIMITS)
     };

@@ -116,7 +116,14 @@ fn tried(folder: &Path, file: &[u8]) -> (Told, Duration) {
         time: TIME,
     };
     let begin = now();
-    let outcome = run_check(&std::env::current_exe().unwrap(), &CheckJob::Onnx { path }, limits);
+    let outcome = run_check(
+        &std::env::current_exe().unwrap(),
+        &CheckJob::Onnx {
+            path,
+            onnxruntime: None,
+        },
+        limits,
+    );
     let told = match outcome {
         Ok(_) => Told::Passed,
         Err(CheckError::Refused { why }) => Told::Refused(why),

@@ -345,6 +345,8 @@ impl World {
             self_golden: false,
             licence: String::new(),
             description: description.map(str::to_owned),
+            onnxruntime: None,
+            cuda: false,
             dry_run: false,
         };
         let published = crate::publish::publish(&options, &self.folders.home(), false).await?;

@@ -1,5 +1,6 @@
 //! Making a package: judge the model in a child process, quantise it, measure both forms, describe it all.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,14 +16,15 @@ use proto::manifest::{Check, FileEntry, Manifest, Measured, Signature, Variant};
 use proto::signed::Document as _;
 use tempfile::TempDir;
 
+use super::elsewhere::{Elsewhere, Form, described, forms};
 use super::propose::{batch_rows_max, propose};
 use super::source::{Golden, Source, int8_checks_for};
 use super::{UNPUBLISHED, golden, rows};
 use crate::zoo::recipe::GOLDEN_FILE;
 
-/// The only class of nodes there is yet.
-const CLASS: &str = "cpu";
-const F32: &str = "cpu-f32";
+/// The class of nodes that run the engine's own variants.
+pub(super) const CLASS: &str = "cpu";
+pub(super) const F32: &str = "cpu-f32";
 const INT8: &str = "cpu-int8";
 const INT8_FILE: &str = "model-int8.onnx";
 
@@ -73,57 +75,70 @@ pub fn make(exe: &Path, source: Source) -> Result<Made> {
         model_path.display()
     );
     let limits = CheckLimits::for_file(bytes);
-    let job = CheckJob::Onnx {
-        path: absolute(&model_path)?,
-    };
-    let report = run_check(exe, &job, limits).with_context(|| format!("{} is refused", model_path.display()))?;
+    let (report, lacking) = described(exe, limits, &absolute(&model_path)?, &source.elsewhere)?;
 
     let mut package = Package::new(&source, report)?;
     let f32_file = package.add(&model_name, &model_path)?;
     for (name, path) in &source.files {
         package.add(name, path)?;
     }
-    let f32 = variant(F32, &model_name, "f32", source.f32_checks.clone())?;
-    package.manifest.variants.push(f32.clone());
-    let (golden_vectors, golden_from) = package.golden(&source.golden, &f32, work.path())?;
-
-    let job = CheckJob::Package {
-        manifest: Box::new(package.manifest.clone()),
-        variant: f32.id.clone(),
-        files: package.paths().into_iter().collect(),
-        timed: true,
-    };
-    let report = run_check(exe, &job, limits).context("the model is refused against its golden vectors")?;
-    let measured = report.measured.context("a check of a package gives figures")?;
-    let model = engine::load(&package.manifest, &f32, &package.package_files())?;
-    package.joinable = rows::independent(&model, &golden_vectors);
-    drop(model);
-    package.manifest.variants.clear();
-    package.offer(f32, measured, f32_file.bytes);
-
-    let checks = source
-        .int8_checks
-        .map_or_else(|| int8_checks_for(&golden_vectors), Ok)?;
-    package.int8(
-        &model_path,
-        work.path(),
-        variant(INT8, INT8_FILE, "s8-weights-u8-rows", checks)?,
-        &golden_vectors,
-    )?;
-    package.provenance(&golden_from, &f32_file);
+    let forms = forms(&source, lacking.is_none())?;
+    let (first, others) = forms.split_first().context("nothing is left to run the model")?;
+    let (golden_vectors, golden_from) = package.golden(&source.golden, first, work.path())?;
+    if let Some(why) = lacking {
+        package.trials.push(refused(F32.parse()?, f32_file.bytes, None, why));
+    }
+    package
+        .prove(exe, limits, first, f32_file.bytes, &golden_vectors)
+        .context("the model is refused against its golden vectors")?;
+    if first.runtime.is_none() {
+        let checks = source
+            .int8_checks
+            .map_or_else(|| int8_checks_for(&golden_vectors), Ok)?;
+        let int8 = variant(INT8, CLASS, INT8_FILE, own("s8-weights-u8-rows"), checks)?;
+        package.int8(&model_path, work.path(), int8, &golden_vectors)?;
+    }
+    for form in others {
+        if let Err(error) = package.prove(exe, limits, form, f32_file.bytes, &golden_vectors) {
+            let why = format!("{error:#}");
+            package
+                .trials
+                .push(refused(form.variant.id.clone(), f32_file.bytes, None, why));
+        }
+    }
+    package.provenance(&golden_from, &f32_file, &source.elsewhere);
     package.finish(golden_vectors.len(), golden_from, work)
+}
+
+/// A form that is shown and not offered.
+fn refused(id: VariantId, bytes: u64, measured: Option<Measured>, why: String) -> Trial {
+    Trial {
+        id,
+        bytes,
+        measured,
+        refused: Some(why),
+    }
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
     fs::canonicalize(path).with_context(|| format!("find {}", path.display()))
 }
 
-fn variant(id: &str, file: &str, arithmetic: &str, checks: Vec<Check>) -> Result<Variant> {
+/// Numerics of the engine's own.
+pub(super) fn own(arithmetic: &str) -> String {
+    format!("{}/{arithmetic}", engine::ENGINE)
+}
+
+/// A variant that nobody has measured.
+///
+/// # Errors
+/// `id` or `class` is no name.
+pub(super) fn variant(id: &str, class: &str, file: &str, numerics: String, checks: Vec<Check>) -> Result<Variant> {
     Ok(Variant {
         id: id.parse()?,
-        class: CLASS.parse()?,
+        class: class.parse()?,
         file: file.to_owned(),
-        numerics: format!("{}/{arithmetic}", engine::ENGINE),
+        numerics,
         checks,
         measured: Measured {
             cosine_min: 0.0,
@@ -203,11 +218,12 @@ impl Package {
     }
 
     /// Reads or makes the golden vectors and adds their file.
-    fn golden(&mut self, from: &Golden, f32: &Variant, work: &Path) -> Result<(Vec<Vector>, String)> {
+    fn golden(&mut self, from: &Golden, by: &Form, work: &Path) -> Result<(Vec<Vector>, String)> {
         let (path, said) = match from {
             Golden::File(path, said) => (path.clone(), said.clone()),
             Golden::OfItself => {
-                let made = golden::of_itself(&self.manifest, f32, &self.package_files())?;
+                let files = self.package_files().allowing(by.runtime.clone());
+                let made = golden::of_itself(&self.manifest, &by.variant, &files)?;
                 let path = work.join(GOLDEN_FILE);
                 fs::write(&path, vectors::write(&made)?).context("write the golden vectors")?;
                 (
@@ -220,6 +236,26 @@ impl Package {
         let read = vectors::read(&bytes).with_context(|| path.display().to_string())?;
         self.add(GOLDEN_FILE, &path)?;
         Ok((read, said))
+    }
+
+    /// Tries a form against the golden vectors in a child process, and offers it.
+    fn prove(&mut self, exe: &Path, limits: CheckLimits, form: &Form, bytes: u64, golden: &[Vector]) -> Result<()> {
+        let mut manifest = Box::new(self.manifest.clone());
+        manifest.variants = vec![form.variant.clone()];
+        let job = CheckJob::Package {
+            manifest,
+            variant: form.variant.id.clone(),
+            files: self.paths().into_iter().collect(),
+            timed: true,
+            onnxruntime: form.runtime.as_ref().map(|library| library.path().to_owned()),
+        };
+        let report = run_check(exe, &job, limits)?;
+        let measured = report.measured.context("a check of a package gives figures")?;
+        let files = self.package_files().allowing(form.runtime.clone());
+        let model = engine::load(&self.manifest, &form.variant, &files)?;
+        self.joinable = rows::independent(&model, golden);
+        self.offer(form.variant.clone(), measured, bytes);
+        Ok(())
     }
 
     fn offer(&mut self, mut variant: Variant, measured: Measured, bytes: u64) {
@@ -238,12 +274,7 @@ impl Package {
     /// Makes and measures the int8 form; it joins the package only within its checks.
     fn int8(&mut self, model: &Path, work: &Path, variant: Variant, golden: &[Vector]) -> Result<()> {
         let onnx = fs::read(model).with_context(|| format!("read {}", model.display()))?;
-        let refuse = |bytes, measured, why| Trial {
-            id: variant.id.clone(),
-            bytes,
-            measured,
-            refused: Some(why),
-        };
+        let refuse = |bytes, measured, why| refused(variant.id.clone(), bytes, measured, why);
         let small = match engine::quantize::weights_int8(&onnx) {
             Ok(small) => small,
             Err(error) => {
@@ -270,7 +301,7 @@ impl Package {
         Ok(())
     }
 
-    fn provenance(&mut self, golden_from: &str, f32: &FileEntry) {
+    fn provenance(&mut self, golden_from: &str, f32: &FileEntry, elsewhere: &[Elsewhere]) {
         let fact = |key: &str, value: String| (key.to_owned(), value);
         self.manifest.provenance = vec![
             fact("publisher", format!("fleet {}", env!("CARGO_PKG_VERSION"))),
@@ -283,11 +314,16 @@ impl Package {
                     .to_owned(),
             ),
         ];
+        let other = elsewhere.first().map(|other| other.library.version().to_owned());
+        self.manifest
+            .provenance
+            .extend(other.map(|version| fact("onnxruntime", version)));
     }
 
     fn finish(mut self, vectors: usize, golden_from: String, work: Arc<TempDir>) -> Result<Made> {
-        let class: NodeClass = CLASS.parse()?;
-        self.manifest.proposals.extend(propose(&class, &self.offered));
+        let classes: BTreeSet<&NodeClass> = self.offered.iter().map(|(variant, _)| &variant.class).collect();
+        let proposals = classes.into_iter().filter_map(|class| propose(class, &self.offered));
+        self.manifest.proposals = proposals.collect();
         self.manifest
             .check()
             .context("the package breaks a rule of manifests")?;

@@ -7,6 +7,7 @@ use models::golden;
 use proto::ids::ModelName;
 use proto::manifest::{Check, Signature};
 
+use super::elsewhere::{self, Elsewhere};
 use crate::cli;
 use crate::zoo::{self, Recipe, fetch, recipe::GOLDEN_FILE};
 
@@ -33,6 +34,8 @@ pub struct Source {
     pub int8_checks: Option<Vec<Check>>,
     /// Ways to call it beside the plain `tensors`.
     pub signatures: Vec<Signature>,
+    /// What runs the f32 model beside the engine.
+    pub elsewhere: Vec<Elsewhere>,
 }
 
 /// Where golden vectors come from.
@@ -69,6 +72,7 @@ pub fn find(options: &cli::Publish) -> Result<Source> {
     } else if options.self_golden {
         source.golden = Golden::OfItself;
     }
+    source.elsewhere = elsewhere::of(options)?;
     Ok(source)
 }
 
@@ -101,6 +105,7 @@ fn of_recipe(recipe: &Recipe) -> Result<Source> {
         f32_checks: recipe.checks.f32.clone(),
         int8_checks: Some(recipe.checks.int8.clone()),
         signatures: recipe.signatures.iter().cloned().map(Signature::from).collect(),
+        elsewhere: Vec::new(),
     })
 }
 
@@ -130,6 +135,7 @@ fn of_onnx(path: &Path, options: &cli::Publish) -> Result<Source> {
         f32_checks: F32_CHECKS.to_vec(),
         int8_checks: None,
         signatures: Vec::new(),
+        elsewhere: Vec::new(),
     })
 }
 

@@ -118,7 +118,7 @@ impl AnyPlan {
 
     /// Rows whose largest tensor stays in the processor's own cache. More at once cost more each: what one operator writes
     /// the next has to fetch from memory.
-    pub(super) fn rows_worth_joining(&self, specs: &[TensorSpec], inputs: &[oip::Tensor]) -> usize {
+    pub(super) fn rows_in_cache(&self, specs: &[TensorSpec], inputs: &[oip::Tensor]) -> usize {
         let bytes = self.largest(specs, inputs, |axis, size| if axis == 0 { 1 } else { size });
         let row_bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(1);
         (CACHED_BYTES / row_bytes.max(1)).clamp(1, RUN_ROWS_MAX)

@@ -148,19 +148,6 @@ fn a_row_so_long_that_it_would_take_all_memory_is_the_clients_fault() {
 }
 
 #[test]
-fn plans_are_bounded_and_the_least_recently_used_goes_first() {
-    let mut kept = VecDeque::new();
-    for size in 1..=PLANS_MAX {
-        slot_for(&mut kept, &vec![vec![size]]);
-    }
-    slot_for(&mut kept, &vec![vec![1]]);
-    slot_for(&mut kept, &vec![vec![99]]);
-    assert_eq!(kept.len(), PLANS_MAX);
-    let keys: Vec<_> = kept.iter().map(|(shapes, _)| shapes[0][0]).collect();
-    assert!(keys.contains(&1) && !keys.contains(&2), "{keys:?}");
-}
-
-#[test]
 fn weights_stored_as_int8_are_expanded_per_channel() {
     let mut dequantize = node("DequantizeLinear", &["q", "s", "z"], "w");
     dequantize = crate::testing::with_int(dequantize, "axis", 1);
@@ -182,7 +169,7 @@ fn weights_stored_as_int8_are_expanded_per_channel() {
 
 /// `[N, 3, 9, 8]`, a stem of 3 x 3 windows, channels apart, channels of a pixel, a sum with what the stem gave; every tensor that
 /// `asked` names is an output.
-fn convolutions(asked: &[&str]) -> Graph {
+fn convolutions(asked: &[&str]) -> Vec<u8> {
     let wide = |node| with_ints(node, "pads", &[1, 1, 1, 1]);
     let apart = with_int(node("Conv", &["r", "apart"], "d"), "group", 16);
     let mut nodes = vec![
@@ -203,17 +190,17 @@ fn convolutions(asked: &[&str]) -> Graph {
     ];
     let outputs: Vec<(&str, &[i64])> = asked.iter().map(|name| (*name, &[-1_i64, -1, 9, 8][..])).collect();
     let file = model(&[("x", &[-1, 3, 9, 8])], &outputs, nodes, weights);
-    graph(&crate::quantize::weights_int8(&file).unwrap())
+    crate::quantize::weights_int8(&file).unwrap()
 }
 
 #[test]
 fn convolutions_run_as_one_where_nothing_sees_what_lies_between_and_answer_the_same_bits() {
     let shapes = vec![vec![1, 3, 9, 8]];
-    let operators = |graph: &Graph| {
-        let Plans::Exact { model, .. } = &graph.plans else {
-            panic!("convolutions are planned by shape");
-        };
-        let plan = plan::for_shapes(model, &graph.inputs, &shapes).unwrap();
+    let operators = |file: &[u8]| {
+        let Prepared { model, weights } = Prepared::of(crate::onnx::decode(file).unwrap()).unwrap();
+        let inputs = onnx::describe_model(&model).unwrap().inputs;
+        let parsed = crate::ops::with_weights(weights, || plan::parse(&model, &inputs)).unwrap();
+        let plan = plan::for_shapes(&parsed, &inputs, &shapes).unwrap();
         let names = plan.model().nodes().iter().map(|node| node.op().name().to_string());
         names.filter(|name| name != "Source").collect::<Vec<_>>()
     };
@@ -224,7 +211,7 @@ fn convolutions_run_as_one_where_nothing_sees_what_lies_between_and_answer_the_s
     let apart = convolutions(&["y", "r", "d", "p", "s"]);
     assert!(operators(&apart).len() > 6);
     let x = || of_f32s("x", shapes[0].clone(), &ramp(216));
-    let (whole, apart) = (whole.run(&[x()]).unwrap(), apart.run(&[x()]).unwrap());
+    let (whole, apart) = (graph(&whole).run(&[x()]).unwrap(), graph(&apart).run(&[x()]).unwrap());
     assert_eq!(whole[0].data, apart[0].data);
     assert!(floats(&whole[0]).iter().any(|y| *y != 0.0));
 }

@@ -20,6 +20,17 @@ use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorPr
 use crate::onnx::{OnnxError, decode, values};
 use crate::package::read_bounded;
 
+/// Operators that draw numbers.
+const RANDOM: [&str; 7] = [
+    "RandomUniform",
+    "RandomUniformLike",
+    "RandomNormal",
+    "RandomNormalLike",
+    "Multinomial",
+    "Bernoulli",
+    "Sampling",
+];
+
 /// What a graph that passed consists of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct GraphReport {
@@ -98,6 +109,18 @@ pub fn preflight(onnx: &Path) -> Result<GraphReport, PreflightError> {
 /// # Errors
 /// [`PreflightError`], which names what is wrong and where.
 pub fn check(model: &ModelProto) -> Result<GraphReport, PreflightError> {
+    judge(model, engine_has)
+}
+
+/// Judges a decoded model that is to run in ONNX Runtime: by the same rules, but for the operators that tract lacks.
+///
+/// # Errors
+/// [`PreflightError`], which names what is wrong and where.
+pub fn check_for_onnxruntime(model: &ModelProto) -> Result<GraphReport, PreflightError> {
+    judge(model, onnxruntime_may_run)
+}
+
+fn judge(model: &ModelProto, known: fn(&NodeProto) -> bool) -> Result<GraphReport, PreflightError> {
     let graph = model.graph.as_ref().ok_or(OnnxError::NoGraph)?;
     if !model.functions.is_empty() {
         return Err(PreflightError::Structure(
@@ -105,11 +128,14 @@ pub fn check(model: &ModelProto) -> Result<GraphReport, PreflightError> {
         ));
     }
     inputs(graph)?;
-    let mut report = GraphReport::default();
-    let mut missing = BTreeMap::new();
-    walk(graph, &BTreeSet::new(), &mut report, &mut missing)?;
-    if missing.is_empty() {
-        return Ok(report);
+    let mut found = Found {
+        known,
+        report: GraphReport::default(),
+        missing: BTreeMap::new(),
+    };
+    walk(graph, &BTreeSet::new(), &mut found)?;
+    if found.missing.is_empty() {
+        return Ok(found.report);
     }
     let name = |(operator, nodes): (String, Vec<String>)| {
         let shown = nodes
@@ -125,7 +151,16 @@ pub fn check(model: &ModelProto) -> Result<GraphReport, PreflightError> {
         };
         format!("{operator} (node {shown}{more})")
     };
-    Err(PreflightError::Operators(missing.into_iter().map(name).collect()))
+    Err(PreflightError::Operators(found.missing.into_iter().map(name).collect()))
+}
+
+/// What was seen of a graph so far.
+struct Found {
+    /// Whether the engine that is to run it has the operator of a node.
+    known: fn(&NodeProto) -> bool,
+    report: GraphReport,
+    /// Nodes by the operator that the engine lacks.
+    missing: BTreeMap<String, Vec<String>>,
 }
 
 /// Refuses inputs whose fixed sizes alone would fill the memory: nothing could be sent to them.
@@ -155,12 +190,8 @@ fn inputs(graph: &GraphProto) -> Result<(), PreflightError> {
     Ok(())
 }
 
-fn walk(
-    graph: &GraphProto,
-    outer: &BTreeSet<&str>,
-    report: &mut GraphReport,
-    missing: &mut BTreeMap<String, Vec<String>>,
-) -> Result<(), PreflightError> {
+fn walk(graph: &GraphProto, outer: &BTreeSet<&str>, found: &mut Found) -> Result<(), PreflightError> {
+    let report = &mut found.report;
     report.nodes += graph.node.len();
     if report.nodes > GRAPH_NODES_MAX {
         return Err(PreflightError::TooManyNodes);
@@ -188,7 +219,7 @@ fn walk(
             operator: node.op_type.clone(),
             why,
         };
-        node_alone(node, report, missing)?;
+        node_alone(node, found)?;
         if let Some(unmade) = node
             .input
             .iter()
@@ -198,7 +229,7 @@ fn walk(
         }
         rules::check(node, &known).map_err(refuse)?;
         for inner in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
-            walk(inner, &names, report, missing)?;
+            walk(inner, &names, found)?;
         }
         for output in node.output.iter().filter(|name| !name.is_empty()) {
             if !names.insert(output) {
@@ -216,19 +247,17 @@ fn walk(
 }
 
 /// What can be said of a node without its neighbours: its operator is known and repeatable, its constants are whole.
-fn node_alone(
-    node: &NodeProto,
-    report: &mut GraphReport,
-    missing: &mut BTreeMap<String, Vec<String>>,
-) -> Result<(), PreflightError> {
+fn node_alone(node: &NodeProto, found: &mut Found) -> Result<(), PreflightError> {
+    let report = &mut found.report;
     *report.operators.entry(node.op_type.clone()).or_default() += 1;
-    if !engine_has(&node.op_type) {
-        missing.entry(node.op_type.clone()).or_default().push(name_of(node));
+    if !(found.known)(node) {
+        found
+            .missing
+            .entry(node.op_type.clone())
+            .or_default()
+            .push(name_of(node));
     }
-    if matches!(
-        node.op_type.as_str(),
-        "RandomUniform" | "RandomUniformLike" | "RandomNormal" | "RandomNormalLike" | "Multinomial"
-    ) {
+    if RANDOM.contains(&node.op_type.as_str()) {
         return Err(PreflightError::Random {
             node: name_of(node),
             operator: node.op_type.clone(),
@@ -288,12 +317,30 @@ fn name_of(node: &NodeProto) -> String {
     }
 }
 
-fn engine_has(operator: &str) -> bool {
+fn engine_has(node: &NodeProto) -> bool {
+    let operator = node.op_type.as_str();
     static OPERATORS: OnceLock<BTreeSet<String>> = OnceLock::new();
     OPERATORS
         .get_or_init(|| tract_onnx::onnx().op_register.0.into_keys().collect())
         .contains(operator)
         || crate::ops::TABLES.contains(&operator)
+}
+
+/// Whether ONNX Runtime may run a node; whether it can, it says itself. Operators of other domains come from libraries that nobody
+/// has judged.
+fn onnxruntime_may_run(node: &NodeProto) -> bool {
+    /// They read files beside the model, run as often as their input says, or train.
+    const NEVER: [&str; 5] = [
+        "EPContext",
+        "Loop",
+        "BiasDropout",
+        "BitmaskDropout",
+        "BitmaskBiasDropout",
+    ];
+    let trains = node.op_type == "Dropout" && node.input.get(2).is_some_and(|mode| !mode.is_empty());
+    matches!(node.domain.as_str(), "" | "ai.onnx" | "ai.onnx.ml" | "com.microsoft")
+        && !NEVER.contains(&node.op_type.as_str())
+        && !trains
 }
 
 #[cfg(test)]
