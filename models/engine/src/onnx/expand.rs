@@ -89,7 +89,7 @@ pub(crate) fn drop_unused(graph: &mut GraphProto) {
 }
 
 /// `(x - zero_point) * scale`, with one scale and zero point for all or one per index of `axis`.
-fn dequantized(node: &NodeProto, constants: &BTreeMap<&str, &TensorProto>) -> Option<TensorProto> {
+pub(super) fn dequantized(node: &NodeProto, constants: &BTreeMap<&str, &TensorProto>) -> Option<TensorProto> {
     let operand = |i: usize| node.input.get(i).filter(|name| !name.is_empty());
     let codes_of = constants.get(operand(0)?.as_str())?;
     let scales_of = constants.get(operand(1)?.as_str())?;

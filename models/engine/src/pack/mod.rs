@@ -85,7 +85,8 @@ impl Prepared {
         let graph = model.graph.as_mut().ok_or(onnx::OnnxError::NoGraph)?;
         onnx::strip_notes(graph);
         onnx::lift_constants(graph);
-        onnx::fuse(graph, rows_coded);
+        let relaxed = onnx::relax(graph);
+        onnx::fuse(graph, rows_coded || relaxed);
         let weights = packed(graph)?;
         onnx::expand_weights(graph);
         onnx::drop_unused(graph);

@@ -324,6 +324,7 @@ fn engine_has(node: &NodeProto) -> bool {
         .get_or_init(|| tract_onnx::onnx().op_register.0.into_keys().collect())
         .contains(operator)
         || crate::ops::TABLES.contains(&operator)
+        || (node.domain == "com.microsoft" && crate::onnx::OF_ONNX_RUNTIME.contains(&operator))
 }
 
 /// Whether ONNX Runtime may run a node; whether it can, it says itself. Operators of other domains come from libraries that nobody
