@@ -232,7 +232,7 @@ pub struct Variant {
     pub class: NodeClass,
     /// Its file of the package.
     pub file: String,
-    /// Names the arithmetic: equal class, equal file and equal input mean equal bits. Such as `tract-0.23.9+kernels-3/f32`.
+    /// Names the arithmetic: equal class, equal file and equal input mean equal bits. Such as `tract-0.23.9+kernels-4/f32`.
     pub numerics: String,
     /// What it must reproduce of the golden vectors before it may serve.
     pub checks: Vec<Check>,
@@ -309,7 +309,7 @@ pub struct Manifest {
     pub source: String,
     /// ONNX operator-set version of the default domain.
     pub opset: u32,
-    /// What made and measured the variants, such as `tract-0.23.9+kernels-3`.
+    /// What made and measured the variants, such as `tract-0.23.9+kernels-4`.
     pub engine: String,
     /// All files, variants and golden vectors included.
     pub files: Vec<FileEntry>,

@@ -25,6 +25,9 @@ struct Args {
     /// Rows of a call in the engine suite.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32])]
     rows: Vec<usize>,
+    /// Also measure files that ONNX Runtime's quantizer made, in our engine.
+    #[arg(long)]
+    foreign: bool,
     /// What the engine suite starts for itself: loads MODEL, of which PACKED may hold something, and answers INPUTS once.
     #[arg(long, hide = true, num_args = 3, value_names = ["MODEL", "INPUTS", "PACKED"])]
     fresh: Option<Vec<PathBuf>>,
@@ -51,6 +54,7 @@ async fn main() -> anyhow::Result<()> {
             models: args.model,
             rows: args.rows,
             rounds: args.rounds,
+            foreign: args.foreign,
         })?,
         Suite::Node => node::run(args.requests).await?,
         Suite::Serving => serving::run(args.requests).await?,

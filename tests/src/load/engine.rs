@@ -49,6 +49,8 @@ pub struct Choice {
     pub rows: Vec<usize>,
     /// Each form is measured so often, in turn.
     pub rounds: u32,
+    /// Also files that ONNX Runtime's quantizer made, in our engine.
+    pub foreign: bool,
 }
 
 /// Measures what was chosen. Downloads models and ONNX Runtime, and trains the models of tables, where they are not there yet.
@@ -73,14 +75,18 @@ pub fn run(choice: &Choice) -> Result<Vec<Figure>> {
 }
 
 fn measured(subject: &Subject, rival: &mut Rival, choice: &Choice, scratch: &Path) -> Result<Vec<Figure>> {
-    let forms = ours::forms(&subject.file, scratch)?;
-    let specs = forms.first().map_or(&[][..], |form| form.graph.inputs());
+    let mut forms = ours::forms(&subject.file, scratch)?;
+    let specs = forms.first().map_or(&[][..], |form| form.graph.inputs()).to_vec();
+    let specs = specs.as_slice();
     let one = rows::calls(specs, &subject.samples, 1)?;
     let coded = forms.iter().any(Form::is_int8);
     rival.model(
         subject,
         coded.then(|| subject.calibration(specs)).transpose()?.as_deref(),
     )?;
+    if choice.foreign {
+        forms.extend(ours::foreign(rival)?);
+    }
     let mut figures = Vec::new();
     for rows in choice.rows.iter().copied() {
         if rows > 1 && !rows::any_number(specs) {

@@ -27,6 +27,8 @@ struct Said {
 /// A process that is started again and again, and what it said.
 struct Fresh {
     whose: Whose,
+    /// The form of ours, or the rival's name.
+    name: &'static str,
     int8: bool,
     command: Command,
     said: Vec<Said>,
@@ -40,8 +42,7 @@ enum Whose {
     OursFirst,
     /// One that finds what an earlier one packed.
     Ours,
-    /// As figures name it.
-    Rival(&'static str),
+    Rival,
 }
 
 /// Name, unit, and how a figure comes of what was said.
@@ -57,10 +58,11 @@ const KINDS: [Kind; 4] = [
 ];
 
 impl Fresh {
-    fn new(whose: Whose, int8: bool, file: &Path, command: Command) -> Result<Self> {
+    fn new(whose: Whose, name: &'static str, int8: bool, file: &Path, command: Command) -> Result<Self> {
         let bytes = u32::try_from(std::fs::metadata(file)?.len())?;
         Ok(Self {
             whose,
+            name,
             int8,
             command,
             said: Vec::new(),
@@ -132,13 +134,14 @@ pub(super) fn measure(name: &str, forms: &[Form], rival: &Rival, call: &Call, ro
                 .arg(&form.file)
                 .arg(&inputs)
                 .arg(&packed);
-            all.push(Fresh::new(whose, form.is_int8(), &form.file, command)?);
+            all.push(Fresh::new(whose, form.name, form.is_int8(), &form.file, command)?);
         }
     }
     for (form, shown) in [(F32, "ort-f32"), (DYNAMIC, "ort-int8"), (STATIC, "ort-static")] {
         if let Some(file) = rival.forms.get(form) {
             all.push(Fresh::new(
-                Whose::Rival(shown),
+                Whose::Rival,
+                shown,
                 form != F32,
                 file,
                 rival.fresh(file, &inputs),
@@ -160,20 +163,18 @@ pub(super) fn measure(name: &str, forms: &[Form], rival: &Rival, call: &Call, ro
         let prefix = match ours.whose {
             Whose::OursFirst => "first_",
             Whose::Ours => "",
-            Whose::Rival(_) => continue,
+            Whose::Rival => continue,
         };
-        let form = if ours.int8 { "int8" } else { "f32" };
         // The file is the same at every start.
         for (kind, unit, of) in KINDS
             .iter()
             .filter(|(kind, ..)| prefix.is_empty() || *kind != "file_mib")
         {
-            let figure = Figure::alone(SUITE, format!("{name}/{form}/{prefix}{kind}"), of(ours), unit);
+            let figure = Figure::alone(SUITE, format!("{name}/{}/{prefix}{kind}", ours.name), of(ours), unit);
             let theirs = all.iter().filter(|fresh| fresh.int8 == ours.int8);
-            let theirs = theirs.filter_map(|fresh| match fresh.whose {
-                Whose::Rival(rival) => Some((rival, of(fresh))),
-                _ => None,
-            });
+            let theirs = theirs
+                .filter(|fresh| fresh.whose == Whose::Rival)
+                .map(|fresh| (fresh.name, of(fresh)));
             figures.push(match theirs.min_by(|(_, a), (_, b)| a.total_cmp(b)) {
                 Some((rival, best)) => figure.beside(rival, best),
                 None => figure,

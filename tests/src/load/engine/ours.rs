@@ -9,7 +9,7 @@ use engine::graph::Graph;
 use engine::{onnx, preflight, quantize};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::rival::Times;
+use super::rival::{DYNAMIC, Rival, STATIC, Times};
 use super::rows::{Call, halves};
 
 /// Each form runs so long in each round.
@@ -26,7 +26,7 @@ pub(super) struct Form {
 
 impl Form {
     pub(super) fn is_int8(&self) -> bool {
-        self.name == "int8"
+        self.name.starts_with("int8")
     }
 }
 
@@ -46,6 +46,20 @@ pub(super) fn forms(file: &Path, scratch: &Path) -> Result<Vec<Form>> {
         Err(why) => eprintln!("·· no int8 of ours: {why}"),
     }
     Ok(forms)
+}
+
+/// The files that ONNX Runtime's quantizer made, in our engine.
+pub(super) fn foreign(rival: &Rival) -> Result<Vec<Form>> {
+    let named = [(DYNAMIC, "int8-of-ort"), (STATIC, "int8-of-ort-static")];
+    let there = named
+        .iter()
+        .filter_map(|(form, name)| Some((*name, rival.forms.get(*form)?)));
+    let loaded = there.map(|(name, file)| {
+        let graph = load(file).with_context(|| format!("our engine with {}", file.display()))?;
+        let file = file.clone();
+        Ok(Form { name, file, graph })
+    });
+    loaded.collect()
 }
 
 /// Loads as a node does, apart from the steps around the graph.
