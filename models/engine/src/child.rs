@@ -14,22 +14,21 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use proto::ids::VariantId;
-use proto::limits::{CHECK_JOB_BYTES_MAX, FILE_BYTES_MAX, ONNX_BYTES_MAX};
+use proto::limits::{CHECK_JOB_BYTES_MAX, FILE_BYTES_MAX};
 use proto::manifest::{Manifest, Measured, TensorSpec};
-use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
-use tract_onnx::pb::ModelProto;
 
-use crate::graph::Graph;
-use crate::onnxruntime::{Library, Provider, Wanted, on_device};
-use crate::package::read_bounded;
-use crate::preflight::{GraphReport, PreflightError, check, check_for_onnxruntime};
-use crate::{LoadError, PackageFiles, measure, onnx};
+use crate::onnxruntime::on_device;
+use crate::preflight::GraphReport;
+
+mod inside;
+pub use inside::main_if_asked;
 
 /// First argument of a process that is to be a child.
 const ASKED: &str = "--engine-check-child";
@@ -110,6 +109,8 @@ pub struct CheckReport {
     pub trial: Option<String>,
     /// Agreement with the golden vectors, and times if asked for; `None` for a bare ONNX file.
     pub measured: Option<Measured>,
+    /// Most memory that the child held, bytes.
+    pub peak_bytes: u64,
 }
 
 /// Why a model was not passed.
@@ -124,19 +125,23 @@ pub enum CheckError {
     Refused {
         /// What it found, naming node, constant or vector.
         why: String,
+        /// Most memory that the child held, bytes.
+        peak_bytes: u64,
     },
     /// It was still at it when its time was up.
     #[error("the model was not ready after {} s and was ended; simplify it", limit.as_secs())]
     TooLong {
         /// The limit.
         limit: Duration,
+        /// Most memory that the child held until then, bytes.
+        peak_bytes: u64,
     },
     /// It ended without a verdict.
     #[error(
         "the model ended its process ({how}) within {memory_bytes} bytes of memory; it would do the same to a node"
     )]
     Died {
-        /// Signal or exit code.
+        /// Out of memory, an overflowed stack, another signal, or an exit code.
         how: String,
         /// The limit it ran under.
         memory_bytes: u64,
@@ -146,7 +151,7 @@ pub enum CheckError {
 #[derive(Serialize, Deserialize)]
 enum Verdict {
     Passed(Box<CheckReport>),
-    Refused(String),
+    Refused { why: String, peak_bytes: u64 },
 }
 
 /// Tries a model in a child process and waits for the verdict. Blocks; call it from a thread of your own.
@@ -165,21 +170,27 @@ pub fn run_check(exe: &Path, job: &CheckJob, limits: CheckLimits) -> Result<Chec
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()?;
+    let said = child.stderr.take();
+    let said = said.map(|stderr| std::thread::spawn(move || last_words(stderr)));
     let answer = talk(&mut child, job, limits.time);
-    if answer.is_none() {
-        child.kill()?;
-    }
-    let status = child.wait()?;
     let Some(answer) = answer else {
-        return Err(CheckError::TooLong { limit: limits.time });
+        let peak_bytes = peak_bytes(&child.id().to_string());
+        child.kill()?;
+        child.wait()?;
+        return Err(CheckError::TooLong {
+            limit: limits.time,
+            peak_bytes,
+        });
     };
+    let status = child.wait()?;
+    let said = said.and_then(|thread| thread.join().ok()).unwrap_or_default();
     match serde_json::from_slice(&answer) {
         Ok(Verdict::Passed(report)) => Ok(*report),
-        Ok(Verdict::Refused(why)) => Err(CheckError::Refused { why }),
+        Ok(Verdict::Refused { why, peak_bytes }) => Err(CheckError::Refused { why, peak_bytes }),
         Err(_) => Err(CheckError::Died {
-            how: how(status),
+            how: how(status, &said),
             memory_bytes: limits.memory_bytes,
         }),
     }
@@ -201,163 +212,53 @@ fn talk(child: &mut Child, job: Vec<u8>, time: Duration) -> Option<Vec<u8>> {
     receive.recv_timeout(time).ok()
 }
 
-fn how(status: ExitStatus) -> String {
-    /// What an allocation that fails or an assertion in C raises.
+/// The end of what a child says on standard error, read to its end so that the child never waits. It is looked at and never passed on: it
+/// may quote the model.
+fn last_words(mut stderr: ChildStderr) -> Vec<u8> {
+    const BYTES_MAX: usize = 4096;
+    let (mut last, mut piece) = (Vec::new(), [0; BYTES_MAX]);
+    while let Ok(count @ 1..) = stderr.read(&mut piece) {
+        last.extend_from_slice(&piece[..count]);
+        last.drain(..last.len().saturating_sub(BYTES_MAX));
+    }
+    last
+}
+
+/// Most memory that a process has held, bytes; 0 where the system does not tell. `process` is its number, or `self`.
+fn peak_bytes(process: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = peak.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0) << 10
+}
+
+/// What a process said of its own end: Rust of memory that it did not get and of its stack, C++ of memory.
+fn cause(said: &[u8]) -> Option<&'static str> {
+    let said = String::from_utf8_lossy(said);
+    let told = |line: &str| match line {
+        _ if line.starts_with("memory allocation of ") && line.ends_with(" bytes failed") => Some("out of memory"),
+        _ if line.contains("'std::bad_alloc'") => Some("out of memory"),
+        _ if line.ends_with(" has overflowed its stack") => Some("its stack overflowed"),
+        _ => None,
+    };
+    said.lines().find_map(told)
+}
+
+fn how(status: ExitStatus, said: &[u8]) -> String {
+    /// What an allocation that fails, a stack that overflows or an assertion in C raises.
     const ABORT: i32 = 6;
-    /// What a stack that overflows raises.
+    /// What C raises where it leaves its stack or its memory.
     const SEGV: i32 = 11;
     /// What too much CPU time raises.
     const XCPU: i32 = 24;
     match status.signal() {
-        Some(ABORT) => "abort: out of memory, or a bug in the engine".to_owned(),
-        Some(SEGV) => "segmentation fault, as when a stack overflows".to_owned(),
+        Some(ABORT) => cause(said).unwrap_or("abort, by a bug in the engine").to_owned(),
+        Some(SEGV) => "segmentation fault".to_owned(),
         Some(XCPU) => "its CPU time was used up".to_owned(),
         Some(signal) => format!("signal {signal}"),
         None => format!("exit code {}", status.code().unwrap_or(-1)),
     }
 }
 
-/// Becomes the child and exits, if this process was started as one; otherwise returns at once. The first line of `main`.
-pub fn main_if_asked() {
-    let mut args = std::env::args().skip(1);
-    if args.next().as_deref() != Some(ASKED) {
-        return;
-    }
-    let mut number = || args.next().and_then(|text| text.parse::<u64>().ok());
-    let (Some(memory_bytes), Some(seconds)) = (number(), number()) else {
-        std::process::exit(64)
-    };
-    let on_device = args.next().as_deref() == Some(ON_DEVICE);
-    let memory = if on_device { Resource::Data } else { Resource::As };
-    // Under no limits nothing may be tried.
-    if limit(memory, memory_bytes, seconds).is_err() {
-        std::process::exit(71);
-    }
-    // A thread with the stack that a daemon's own threads have, so that what passes here passes there.
-    let verdict = std::thread::spawn(verdict).join();
-    let Ok(verdict) = verdict else { std::process::exit(70) };
-    let mut stdout = std::io::stdout().lock();
-    let sent = serde_json::to_writer(&mut stdout, &verdict)
-        .map_err(std::io::Error::from)
-        .and_then(|()| stdout.flush());
-    std::process::exit(if sent.is_ok() { 0 } else { 74 });
-}
-
-fn limit(memory: Resource, memory_bytes: u64, seconds: u64) -> rustix::io::Result<()> {
-    let at_most = |value: u64| Rlimit {
-        current: Some(value),
-        maximum: Some(value),
-    };
-    setrlimit(memory, at_most(memory_bytes))?;
-    // The parent's clock ends the child first; this is for a parent that died. Two cores count double.
-    setrlimit(Resource::Cpu, at_most(seconds.saturating_mul(2)))?;
-    setrlimit(Resource::Core, at_most(0))?;
-    set_parent_process_death_signal(Some(Signal::KILL))
-}
-
-fn verdict() -> Verdict {
-    let mut bytes = Vec::new();
-    let job = std::io::stdin()
-        .lock()
-        .take(CHECK_JOB_BYTES_MAX)
-        .read_to_end(&mut bytes)
-        .map_err(|e| e.to_string());
-    let job = job.and_then(|_| serde_json::from_slice(&bytes).map_err(|e| e.to_string()));
-    match job.and_then(|job| attempt(&job)) {
-        Ok(report) => Verdict::Passed(Box::new(report)),
-        Err(why) => Verdict::Refused(why),
-    }
-}
-
-/// A file that was judged: its bytes, what they hold, and what is told of it.
-struct Judged {
-    bytes: Vec<u8>,
-    model: ModelProto,
-    report: CheckReport,
-}
-
-/// Preflight and description of a file.
-fn judged(path: &Path, rules: fn(&ModelProto) -> Result<GraphReport, PreflightError>) -> Result<Judged, LoadError> {
-    let bytes = read_bounded(path, ONNX_BYTES_MAX)?;
-    let model = onnx::decode(&bytes)?;
-    let graph = rules(&model)?;
-    let onnx::Described { inputs, outputs, opset } = onnx::describe_model(&model)?;
-    let report = CheckReport {
-        graph,
-        inputs,
-        outputs,
-        opset,
-        trial: None,
-        measured: None,
-    };
-    Ok(Judged { bytes, model, report })
-}
-
-/// A file alone, in the engine or in the ONNX Runtime that is named.
-fn file(path: &Path, onnxruntime: Option<&Library>) -> Result<CheckReport, LoadError> {
-    let (graph, report) = match onnxruntime {
-        None => {
-            let Judged { model, report, .. } = judged(path, check)?;
-            (Graph::new(model)?, report)
-        }
-        Some(library) => {
-            let Judged { bytes, model, report } = judged(path, check_for_onnxruntime)?;
-            (Graph::in_onnxruntime(&model, &bytes, Provider::Cpu, library)?, report)
-        }
-    };
-    Ok(CheckReport {
-        trial: graph.try_zeros().err().map(|e| e.to_string()),
-        ..report
-    })
-}
-
-fn attempt(job: &CheckJob) -> Result<CheckReport, String> {
-    let text = |e: &dyn std::fmt::Display| e.to_string();
-    let library = |path: &Option<PathBuf>| path.as_deref().map(Library::at).transpose().map_err(|e| e.to_string());
-    match job {
-        CheckJob::Onnx { path, onnxruntime } => file(path, library(onnxruntime)?.as_ref()).map_err(|e| text(&e)),
-        CheckJob::Package {
-            manifest,
-            variant,
-            files,
-            timed,
-            onnxruntime,
-        } => {
-            let files: PackageFiles = files.iter().map(|(name, path)| (name.clone(), path.clone())).collect();
-            let files = files.allowing(library(onnxruntime)?);
-            let variant = manifest
-                .variant(variant)
-                .ok_or_else(|| format!("the manifest has no variant `{variant}`"))?;
-            let rules = match Wanted::of(variant).map_err(|e| text(&e))? {
-                None => check,
-                Some(_) => check_for_onnxruntime,
-            };
-            let path = files.path(&variant.file).map_err(|e| text(&e))?;
-            let Judged { report, .. } = judged(path, rules).map_err(|e| text(&e))?;
-            let golden = read_bounded(files.path(&manifest.golden_file).map_err(|e| text(&e))?, FILE_BYTES_MAX)
-                .map_err(|e| text(&e))?;
-            let vectors = models::golden::read(&golden).map_err(|e| text(&e))?;
-            let (measured, agreement) = if *timed {
-                measure::measure(manifest, variant, &files, &vectors).map_err(|e| text(&e))?
-            } else {
-                measure::untimed(manifest, variant, &files, &vectors).map_err(|e| text(&e))?
-            };
-            if agreement.passed() {
-                return Ok(CheckReport {
-                    measured: Some(measured),
-                    ..report
-                });
-            }
-            let failed = agreement
-                .verdicts
-                .iter()
-                .filter(|v| !v.passed)
-                .map(|v| format!("{:?} found {}", v.check, v.figure));
-            Err(format!(
-                "variant `{}` does not reproduce its golden vectors: {}",
-                variant.id,
-                failed.collect::<Vec<_>>().join("; ")
-            ))
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

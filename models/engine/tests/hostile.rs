@@ -1,5 +1,6 @@
 //! Thousands of spoilt models, each tried in a child of its own as a node tries them: every one ends in an answer or in an error
-//! that says what is wrong, within bounds of time and memory. A binary of its own, because the child re-executes it.
+//! that says what is wrong, within bounds of time and memory. Every third is tried as publishers and nodes try packages, against the
+//! golden vectors of the unspoilt model. A binary of its own, because the child re-executes it.
 //!
 //! `MERIDIAN_SCALE=full cargo test --release -p meridian-engine --test hostile` tries ten thousand; `MERIDIAN_SEED=20261188` one
 //! of them, and keeps its file.
@@ -11,11 +12,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use engine::child::{CheckError, CheckJob, CheckLimits, main_if_asked, run_check};
-use engine::onnx::{decode, encode};
+use engine::onnx::{Described, decode, describe, encode};
 use engine::quantize::weights_int8;
+use engine::{PackageFiles, load};
+use models::golden::{self, Vector};
+use proto::manifest::{Dim, Manifest, TensorSpec};
+use proto::oip::Tensor;
+use serde_json::json;
 use tract_onnx::pb::{GraphProto, ModelProto};
 
-/// Address space of a child, which is more than it holds in memory.
+/// What a child may hold, and its address space, which is more.
 const MEMORY: u64 = 512 << 20;
 const TIME: Duration = Duration::from_secs(5);
 /// Models and the seed of the first.
@@ -57,17 +63,24 @@ fn main() {
     let count = if full { FULL } else { FEW };
     for at in 0..one.map_or(count, |_| 1) {
         let seed = one.unwrap_or(SEED + u64::try_from(at).unwrap());
-        let (kind, file) = spoilt(&mut Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1), &bases);
-        let (told, took) = tried(folder.path(), &file);
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let base = dice.of(&bases);
+        let (kind, file) = spoilt(&mut dice, base, &bases);
+        let Tried { told, took, peak_bytes } = tried(&job(seed, folder.path(), &file, base));
         if one.is_some() {
+            let place = keep(&file);
             eprintln!(
-                "  {kind}: {told:?} after {took:?}; the file is {}",
-                keep(&file).display()
+                "  {kind}: {told:?} after {took:?} with {peak_bytes} bytes; the file is {}",
+                place.display()
             );
         }
         let entry = tally.entry(kind).or_default();
         entry.tried += 1;
         entry.slowest = entry.slowest.max(took);
+        entry.largest_bytes = entry.largest_bytes.max(peak_bytes);
+        if peak_bytes > MEMORY {
+            wrong.push(format!("seed {seed}, {kind}: held {peak_bytes} bytes"));
+        }
         match told {
             Told::Passed => entry.passed += 1,
             Told::Refused(why) if names_something(&why) => entry.refused += 1,
@@ -79,13 +92,14 @@ fn main() {
         }
     }
     eprintln!(
-        "  {:<22} {:>6} {:>7} {:>8} {:>9}",
-        "spoilt by", "tried", "passed", "refused", "slowest"
+        "  {:<22} {:>6} {:>7} {:>8} {:>9} {:>9}",
+        "spoilt by", "tried", "passed", "refused", "slowest", "largest"
     );
     for (kind, of) in &tally {
         let slowest = format!("{:.2} s", of.slowest.as_secs_f64());
+        let largest = format!("{} MiB", of.largest_bytes >> 20);
         eprintln!(
-            "  {kind:<22} {:>6} {:>7} {:>8} {slowest:>9}",
+            "  {kind:<22} {:>6} {:>7} {:>8} {slowest:>9} {largest:>9}",
             of.tried, of.passed, of.refused
         );
     }
@@ -99,6 +113,7 @@ struct Kind {
     passed: usize,
     refused: usize,
     slowest: Duration,
+    largest_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -108,30 +123,53 @@ enum Told {
     Wrong(String),
 }
 
-fn tried(folder: &Path, file: &[u8]) -> (Told, Duration) {
+struct Tried {
+    told: Told,
+    took: Duration,
+    /// 0 where the child said nothing any more.
+    peak_bytes: u64,
+}
+
+/// Every third as a package, the others as files that nobody has looked at.
+fn job(seed: u64, folder: &Path, file: &[u8], base: &Base) -> CheckJob {
     let path = folder.join("model.onnx");
     std::fs::write(&path, file).unwrap();
+    if !seed.is_multiple_of(3) {
+        return CheckJob::Onnx {
+            path,
+            onnxruntime: None,
+        };
+    }
+    let golden = folder.join("golden.jsonl");
+    std::fs::write(&golden, &base.golden).unwrap();
+    CheckJob::Package {
+        manifest: Box::new(base.manifest.clone()),
+        variant: base.manifest.variants[0].id.clone(),
+        files: [("model.onnx".to_owned(), path), ("golden.jsonl".to_owned(), golden)].into(),
+        timed: false,
+        onnxruntime: None,
+    }
+}
+
+fn tried(job: &CheckJob) -> Tried {
     let limits = CheckLimits {
         memory_bytes: MEMORY,
         time: TIME,
     };
     let begin = now();
-    let outcome = run_check(
-        &std::env::current_exe().unwrap(),
-        &CheckJob::Onnx {
-            path,
-            onnxruntime: None,
-        },
-        limits,
-    );
-    let told = match outcome {
-        Ok(_) => Told::Passed,
-        Err(CheckError::Refused { why }) => Told::Refused(why),
+    let outcome = run_check(&std::env::current_exe().unwrap(), job, limits);
+    let took = begin.elapsed();
+    let (told, peak_bytes) = match outcome {
+        Ok(report) => (Told::Passed, report.peak_bytes),
+        Err(CheckError::Refused { why, peak_bytes }) => (Told::Refused(why), peak_bytes),
         // A honest but slow model is ended just so.
-        Err(ended @ CheckError::TooLong { .. }) => Told::Refused(ended.to_string()),
-        Err(other) => Told::Wrong(other.to_string()),
+        Err(CheckError::TooLong { limit, peak_bytes }) => {
+            let why = CheckError::TooLong { limit, peak_bytes }.to_string();
+            (Told::Refused(why), peak_bytes)
+        }
+        Err(other) => (Told::Wrong(other.to_string()), 0),
     };
-    (told, begin.elapsed())
+    Tried { told, took, peak_bytes }
 }
 
 fn keep(file: &[u8]) -> PathBuf {
@@ -146,8 +184,15 @@ fn names_something(why: &str) -> bool {
     words.iter().any(|word| why.contains(word))
 }
 
+/// A model as it should be, and what a package says of it.
+struct Base {
+    file: Vec<u8>,
+    manifest: Manifest,
+    golden: Vec<u8>,
+}
+
 /// Whole models of every kind that the engine has operators for.
-fn bases() -> Vec<Vec<u8>> {
+fn bases() -> Vec<Base> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read(root.join(path)).unwrap();
     let mut bases: Vec<Vec<u8>> = ["boosted-three", "forest-two", "linear", "classes-softmax", "five"]
@@ -159,12 +204,57 @@ fn bases() -> Vec<Vec<u8>> {
         bases.extend(weights_int8(&f32).ok());
         bases.push(f32);
     }
-    bases
+    bases.into_iter().map(base).collect()
+}
+
+/// Its golden vector is what it makes of zeros, as far as that can be written.
+fn base(file: Vec<u8>) -> Base {
+    let Described { inputs, outputs, opset } = describe(&file).unwrap();
+    let mut manifest: Manifest = serde_json::from_value(json!({
+        "model": "base", "version": 1, "description": "", "licence": "Apache-2.0", "source": "test", "opset": opset,
+        "engine": engine::ENGINE, "files": [], "golden_file": "golden.jsonl", "parent": null, "provenance": [], "proposals": [],
+        "inputs": inputs, "outputs": outputs,
+        "signatures": [{"name": "tensors", "pre": [], "post": [], "inputs": inputs, "outputs": outputs}],
+        "variants": [{"id": "cpu-f32", "class": "cpu", "file": "model.onnx", "numerics": engine::ENGINE, "batch_rows_max": 8,
+            "checks": [{"close": {"abs": 1e-3, "rel": 1e-3}}],
+            "measured": {"cosine_min": 0.0, "top1_share": 0.0, "abs_max": 0.0, "row_us": 0, "rows8_us": 0, "load_us": 0}}]
+    }))
+    .unwrap();
+    let place = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(place.path(), &file).unwrap();
+    let files: PackageFiles = [("model.onnx", place.path())].into_iter().collect();
+    let model = load(&manifest, &manifest.variants[0], &files).unwrap();
+    let inputs: Vec<Tensor> = inputs.iter().map(zeros).collect();
+    let vector = |outputs| Vector {
+        inputs: inputs.clone(),
+        outputs,
+    };
+    let mut outputs = model.run(&inputs).unwrap();
+    outputs.retain(|output| golden::write(&[vector(vec![output.clone()])]).is_ok());
+    let written = |spec: &TensorSpec| outputs.iter().any(|output| output.name == spec.name);
+    manifest.signatures[0].outputs.retain(written);
+    let golden = golden::write(&[vector(outputs)]).unwrap();
+    Base { file, manifest, golden }
+}
+
+fn zeros(spec: &TensorSpec) -> Tensor {
+    let size = |dim: &Dim| match dim {
+        Dim::Fixed(size) => usize::try_from(*size).unwrap(),
+        Dim::Named(_) => 2,
+    };
+    let shape: Vec<usize> = spec.shape.iter().map(size).collect();
+    let bytes = shape.iter().product::<usize>() * spec.datatype.element_bytes().unwrap();
+    Tensor {
+        name: spec.name.clone(),
+        datatype: spec.datatype,
+        shape,
+        data: vec![0; bytes],
+    }
 }
 
 /// A model with one to three things wrong, and what kind of things.
-fn spoilt(dice: &mut Dice, bases: &[Vec<u8>]) -> (&'static str, Vec<u8>) {
-    let base = dice.of(bases).clone();
+fn spoilt(dice: &mut Dice, base: &Base, bases: &[Base]) -> (&'static str, Vec<u8>) {
+    let base = base.file.clone();
     type Spoil = fn(&mut Dice, &mut GraphProto);
     let kinds: [(&str, Spoil); 7] = [
         ("numbers of attributes", attributes),
@@ -203,8 +293,8 @@ fn bytes(dice: &mut Dice, mut file: Vec<u8>) -> Vec<u8> {
     file
 }
 
-fn spliced(dice: &mut Dice, base: &[u8], bases: &[Vec<u8>]) -> Vec<u8> {
-    let other = dice.of(bases).clone();
+fn spliced(dice: &mut Dice, base: &[u8], bases: &[Base]) -> Vec<u8> {
+    let other = &dice.of(bases).file;
     let (from, to) = (dice.below(base.len()), dice.below(other.len()));
     [&base[..from], &other[to..]].concat()
 }

@@ -305,7 +305,7 @@ fn a_child_proves_a_variant_by_its_golden_vectors(folder: &Path) {
     };
     assert!(check("0,2,0,4", true).unwrap().measured.unwrap().load_us > 0);
     let refused = |answer: &str, allowed: bool| match check(answer, allowed).unwrap_err() {
-        CheckError::Refused { why } => why,
+        CheckError::Refused { why, .. } => why,
         other => panic!("{other}"),
     };
     assert!(refused("0,2,0,5", true).contains("golden"));

@@ -69,7 +69,7 @@ pub(super) fn described(
         run_check(exe, &CheckJob::Onnx { path, onnxruntime }, limits)
     };
     let (report, lacking) = match (run(None), elsewhere.first()) {
-        (Err(CheckError::Refused { why }), Some(other)) => (run(Some(other.library.path().to_owned())), Some(why)),
+        (Err(CheckError::Refused { why, .. }), Some(other)) => (run(Some(other.library.path().to_owned())), Some(why)),
         (report, _) => (report, None),
     };
     Ok((

@@ -5,6 +5,7 @@
 mod describe;
 mod expand;
 mod fuse;
+mod names;
 mod quantized;
 pub(crate) mod values;
 mod wire;
@@ -20,6 +21,7 @@ pub(crate) use fuse::{
     ACTIVATION, ATTENTION, CHANNELS, CLIP, CONV, DEPTHWISE, EMBEDDING, HARD_SWISH, HIGH, LAYER_NORM, LINEAR, LOW,
     MAX_POOL, SCALE, SILU, TRANSPOSED, fuse, mark_rows_coded, rows_coded,
 };
+pub(crate) use names::name_apart;
 pub(crate) use quantized::{OF_ONNX_RUNTIME, relax};
 
 /// Why bytes are not an ONNX model that is worth looking at.

@@ -90,6 +90,7 @@ impl Prepared {
         let weights = packed(graph)?;
         onnx::expand_weights(graph);
         onnx::drop_unused(graph);
+        onnx::name_apart(graph);
         Ok(Self { model, weights })
     }
 }

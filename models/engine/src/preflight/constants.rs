@@ -1,8 +1,9 @@
 //! What a graph's small constants and declared shapes say, without running anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::limits::RANK_MAX;
+use tract_onnx::pb::tensor_proto::DataType as OnnxType;
 use tract_onnx::pb::tensor_shape_proto::dimension;
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto, type_proto};
 
@@ -11,8 +12,15 @@ use crate::onnx::values;
 /// Shapes, repeats, indices: constants longer than this hold weights.
 const ELEMENTS_MAX: usize = 4096;
 
-/// Known integers and known shapes by tensor name.
+/// Operators that give the kind of number that they take.
+const SAME_KIND: [&str; 18] = [
+    "Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean", "MatMul", "Gemm", "Relu", "Tanh", "Sigmoid", "Erf", "Exp",
+    "Sqrt", "Neg", "Identity",
+];
+
+/// Known integers, known shapes and what surely holds floats, by tensor name.
 pub(super) struct Constants<'a> {
+    floating: BTreeSet<&'a str>,
     integers: BTreeMap<&'a str, Vec<i64>>,
     floats: BTreeMap<&'a str, Vec<f32>>,
     shapes: BTreeMap<&'a str, Vec<i64>>,
@@ -21,6 +29,7 @@ pub(super) struct Constants<'a> {
 impl<'a> Constants<'a> {
     pub(super) fn of(graph: &'a GraphProto) -> Self {
         let mut known = Self {
+            floating: BTreeSet::new(),
             integers: BTreeMap::new(),
             floats: BTreeMap::new(),
             shapes: BTreeMap::new(),
@@ -42,6 +51,7 @@ impl<'a> Constants<'a> {
                     _ => -1,
                 });
             known.shapes.entry(&input.name).or_insert_with(|| dims.collect());
+            known.hold(&input.name, tensor.elem_type);
         }
         for node in &graph.node {
             known.fold(node);
@@ -55,6 +65,12 @@ impl<'a> Constants<'a> {
     }
     pub(super) fn floats(&self, node: &NodeProto, at: usize) -> Option<&[f32]> {
         self.floats.get(node.input.get(at)?.as_str()).map(Vec::as_slice)
+    }
+    /// Whether input `at` surely holds floats.
+    pub(super) fn floating(&self, node: &NodeProto, at: usize) -> bool {
+        node.input
+            .get(at)
+            .is_some_and(|name| self.floating.contains(name.as_str()))
     }
     /// The sizes of input `at`; -1 where the request chooses.
     pub(super) fn shape(&self, node: &NodeProto, at: usize) -> Option<&[i64]> {
@@ -98,6 +114,14 @@ impl<'a> Constants<'a> {
             self.floats.extend(values::floats(tensor).map(|v| (name, v)));
         }
         self.shapes.insert(name, tensor.dims.clone());
+        self.hold(name, tensor.data_type);
+    }
+
+    fn hold(&mut self, name: &'a str, kind: i32) {
+        let floats = [OnnxType::Float, OnnxType::Float16, OnnxType::Double, OnnxType::Bfloat16];
+        if floats.map(values::onnx).contains(&kind) {
+            self.floating.insert(name);
+        }
     }
 
     /// Follows the arithmetic that exporters do on shapes, so that a size cannot hide behind one addition.
@@ -140,6 +164,9 @@ impl<'a> Constants<'a> {
         };
         if let Some(shape) = self.elementwise(node) {
             self.shapes.insert(output, shape);
+        }
+        if SAME_KIND.contains(&node.op_type.as_str()) && (0..node.input.len()).any(|at| self.floating(node, at)) {
+            self.floating.insert(output);
         }
         if let Some(folded) = folded.filter(|v| v.len() <= ELEMENTS_MAX) {
             self.integers.insert(output, folded);

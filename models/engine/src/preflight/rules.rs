@@ -14,6 +14,7 @@ const WINDOW_MAX: i64 = 1 << 14;
 
 /// Refuses a node that would abort, hang or blow up.
 pub(super) fn check(node: &NodeProto, known: &Constants<'_>) -> Result<(), String> {
+    sizes(node, known)?;
     match node.op_type.as_str() {
         "ConstantOfShape" | "EyeLike" => known.integers(node, 0).map_or(Ok(()), |shape| sized(shape, "makes")),
         "Expand" => known
@@ -37,6 +38,19 @@ pub(super) fn check(node: &NodeProto, known: &Constants<'_>) -> Result<(), Strin
         _ => crate::ops::judge(node)
             .and_then(|()| window(node))
             .and_then(|()| spread(node, known)),
+    }
+}
+
+/// Sizes are whole numbers. Given floats the engine looks for whole ones among them, and in some graphs never ends.
+fn sizes(node: &NodeProto, known: &Constants<'_>) -> Result<(), String> {
+    let at = match node.op_type.as_str() {
+        "ConstantOfShape" => 0,
+        "Expand" | "Reshape" | "Tile" => 1,
+        _ => return Ok(()),
+    };
+    match known.floating(node, at) {
+        true => Err(format!("takes its sizes from `{}`, which holds floats", node.input[at])),
+        false => Ok(()),
     }
 }
 

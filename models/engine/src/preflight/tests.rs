@@ -72,6 +72,37 @@ fn forty_bytes_cannot_ask_for_terabytes() {
 }
 
 #[test]
+fn sizes_are_whole_numbers() {
+    let half = || values::of_floats("half", vec![1], &[0.5]);
+    for operator in ["Expand", "Reshape", "Tile"] {
+        for sizes in ["x", "half", "made"] {
+            let nodes = vec![
+                node("Mul", &["half", "half"], "made"),
+                node(operator, &["x", sizes], "y"),
+            ];
+            let (_, why) = fault(nodes, vec![half()]);
+            assert!(
+                why.contains(&format!("`{sizes}`, which holds floats")),
+                "{operator}: {why}"
+            );
+        }
+    }
+    let nodes = vec![
+        node("ConstantOfShape", &["half"], "big"),
+        node("Add", &["x", "big"], "y"),
+    ];
+    assert!(fault(nodes, vec![half()]).1.contains("`half`, which holds floats"));
+
+    // What floats were made into counts: exporters scale sizes so.
+    let nodes = vec![
+        node("Mul", &["half", "half"], "made"),
+        with_int(node("Cast", &["made"], "whole"), "to", 7),
+        node("Reshape", &["x", "whole"], "y"),
+    ];
+    assert!(judged(nodes, vec![half()]).is_ok());
+}
+
+#[test]
 fn an_order_of_axes_names_each_once() {
     let turned = |perm: &[i64]| vec![with_ints(node("Transpose", &["x"], "y"), "perm", perm)];
     for perm in [&[0, 2, 1, 2][..], &[1, 2], &[-1, 0], &[0, i64::MAX]] {
