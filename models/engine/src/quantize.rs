@@ -4,19 +4,21 @@
 //! (per row of a table), written as standard ONNX: the codes, their scales and a `DequantizeLinear` that gives the old tensor its old
 //! name. Any ONNX runtime executes it, with activations in FP32. A note in the file's metadata lets our engine code the
 //! activations of linear layers and convolutions too, and compute them in integers (`docs/decisions/0013-integer-layers.md`, 0014).
+//! Weights that are not to be coded are named; [`keep`] finds out which those should be.
 #![allow(
     clippy::as_conversions,
     reason = "rounding f32 to codes of -127..=127 is what this module is for"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
+use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
 use crate::onnx::{OnnxError, decode, encode, lift_constants, mark_rows_coded, strip_notes, values};
 
 mod fold;
+pub mod keep;
 
 /// Smaller tensors stay FP32: they hold little of the size and often much of the accuracy.
 const ELEMENTS_MIN: usize = 256;
@@ -45,6 +47,39 @@ pub enum QuantizeError {
     Nothing,
 }
 
+/// A weight that can be coded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// Its tensor's name.
+    pub name: String,
+    /// Bytes that it takes more in FP32 than in codes and scales.
+    pub saved_bytes: u64,
+}
+
+/// The weights that [`weights_int8`] codes where nothing is kept, in the order in which the graph uses them.
+///
+/// # Errors
+/// Those of [`weights_int8`].
+pub fn weights(onnx: &[u8]) -> Result<Vec<Weight>, QuantizeError> {
+    let (mut model, axes) = prepared(onnx)?;
+    let graph = model.graph.take().ok_or(OnnxError::NoGraph)?;
+    let mut found: BTreeMap<&str, Weight> = BTreeMap::new();
+    for tensor in &graph.initializer {
+        let scales = axes.get(&tensor.name).and_then(|&axis| scales(tensor, axis));
+        if let Some((weights, scales)) = scales {
+            let (name, saved) = (tensor.name.clone(), weights.len() * 3 - scales.len() * 4);
+            let saved_bytes = u64::try_from(saved).unwrap_or(u64::MAX);
+            found.insert(&tensor.name, Weight { name, saved_bytes });
+        }
+    }
+    let used = graph.node.iter().flat_map(|node| &node.input);
+    let weights: Vec<Weight> = used.filter_map(|name| found.remove(name.as_str())).collect();
+    if weights.is_empty() {
+        return Err(QuantizeError::Nothing);
+    }
+    Ok(weights)
+}
+
 /// Gives the int8 form of an ONNX file.
 ///
 /// Per channel `c`: `scale[c] = max|w[c]| / 127`, `code = round(w / scale[c])`, halves away from zero; a channel of
@@ -53,27 +88,21 @@ pub enum QuantizeError {
 /// # Errors
 /// [`QuantizeError`]; the model itself is not judged, [`crate::preflight`] does that.
 pub fn weights_int8(onnx: &[u8]) -> Result<Vec<u8>, QuantizeError> {
-    let mut model = decode(onnx)?;
-    let opset = model
-        .opset_import
-        .iter()
-        .find(|set| set.domain.is_empty() || set.domain == "ai.onnx")
-        .map_or(0, |set| set.version);
-    if opset < OPSET_MIN {
-        return Err(QuantizeError::Opset { opset });
-    }
+    weights_int8_but(onnx, &BTreeSet::new())
+}
+
+/// The same with the weights named in `keep` left as they are: their layers compute in FP32.
+///
+/// # Errors
+/// Those of [`weights_int8`]; [`QuantizeError::Nothing`] also where all are kept.
+pub fn weights_int8_but(onnx: &[u8], keep: &BTreeSet<String>) -> Result<Vec<u8>, QuantizeError> {
+    let (mut model, axes) = prepared(onnx)?;
     let graph = model.graph.as_mut().ok_or(OnnxError::NoGraph)?;
-    strip_notes(graph);
-    lift_constants(graph);
-    fold::fold_normalization(graph);
-    let axes = channel_axes(graph);
     let mut nodes = Vec::new();
     let mut constants = Vec::with_capacity(graph.initializer.len() + axes.len());
     for tensor in std::mem::take(&mut graph.initializer) {
-        match axes
-            .get(&tensor.name)
-            .and_then(|&axis| quantized(&tensor, axis).map(|q| (axis, q)))
-        {
+        let axis = axes.get(&tensor.name).filter(|_| !keep.contains(&tensor.name));
+        match axis.and_then(|&axis| quantized(&tensor, axis).map(|q| (axis, q))) {
             Some((axis, (codes, scales))) => {
                 nodes.push(dequantize(&tensor.name, &codes.name, &scales.name, axis));
                 constants.extend([codes, scales]);
@@ -93,6 +122,25 @@ pub fn weights_int8(onnx: &[u8]) -> Result<Vec<u8>, QuantizeError> {
     graph.initializer = constants;
     mark_rows_coded(&mut model);
     Ok(encode(&model))
+}
+
+/// The model with all weights among its constants and normalisation folded into them, and the channel axes of the weights.
+fn prepared(onnx: &[u8]) -> Result<(ModelProto, BTreeMap<String, usize>), QuantizeError> {
+    let mut model = decode(onnx)?;
+    let opset = model
+        .opset_import
+        .iter()
+        .find(|set| set.domain.is_empty() || set.domain == "ai.onnx")
+        .map_or(0, |set| set.version);
+    if opset < OPSET_MIN {
+        return Err(QuantizeError::Opset { opset });
+    }
+    let graph = model.graph.as_mut().ok_or(OnnxError::NoGraph)?;
+    strip_notes(graph);
+    lift_constants(graph);
+    fold::fold_normalization(graph);
+    let axes = channel_axes(graph);
+    Ok((model, axes))
 }
 
 /// The channel axis of each weight whose uses all agree on it.
@@ -128,26 +176,19 @@ fn channel_axes(graph: &GraphProto) -> BTreeMap<String, usize> {
         .collect()
 }
 
-/// Codes and scales of a weight; `None` where FP32 should stay.
-fn quantized(tensor: &TensorProto, axis: usize) -> Option<(TensorProto, TensorProto)> {
+/// A weight's numbers and the scale of each of its channels; `None` where FP32 should stay.
+fn scales(tensor: &TensorProto, axis: usize) -> Option<(Vec<f32>, Vec<f32>)> {
     let weights = values::floats(tensor)?;
-    let dims: Vec<usize> = tensor
-        .dims
-        .iter()
-        .map(|&d| usize::try_from(d).ok())
-        .collect::<Option<_>>()?;
-    let channels = *dims.get(axis)?;
-    let inner: usize = dims[axis + 1..].iter().product();
+    let (channels, inner) = channels(tensor, axis)?;
     if weights.len() < ELEMENTS_MIN
         || weights.len() / channels.max(1) < PER_SCALE_MIN
         || weights.iter().any(|w| !w.is_finite())
     {
         return None;
     }
-    let channel = |at: usize| at / inner % channels;
     let mut scales = vec![0f32; channels];
     for (at, weight) in weights.iter().enumerate() {
-        let scale = &mut scales[channel(at)];
+        let scale = &mut scales[at / inner % channels];
         *scale = scale.max(weight.abs() / 127.0);
     }
     // Subnormal scales would make the division overflow; such a channel is as good as zero.
@@ -155,7 +196,22 @@ fn quantized(tensor: &TensorProto, axis: usize) -> Option<(TensorProto, TensorPr
         .iter_mut()
         .filter(|scale| **scale < f32::MIN_POSITIVE)
         .for_each(|scale| *scale = 1.0);
-    let code = |(at, weight): (usize, &f32)| (weight / scales[channel(at)]).round().clamp(-127.0, 127.0) as i8;
+    Some((weights, scales))
+}
+
+/// How many channels `axis` has, and how many numbers lie side by side in each.
+fn channels(tensor: &TensorProto, axis: usize) -> Option<(usize, usize)> {
+    let dims = tensor.dims.iter().map(|&d| usize::try_from(d).ok());
+    let dims: Vec<usize> = dims.collect::<Option<_>>()?;
+    Some((*dims.get(axis)?, dims[axis + 1..].iter().product()))
+}
+
+/// Codes and scales of a weight; `None` where FP32 should stay.
+fn quantized(tensor: &TensorProto, axis: usize) -> Option<(TensorProto, TensorProto)> {
+    let (weights, scales) = scales(tensor, axis)?;
+    let (channels, inner) = channels(tensor, axis)?;
+    let scale = |at: usize| scales[at / inner % channels];
+    let code = |(at, weight): (usize, &f32)| (weight / scale(at)).round().clamp(-127.0, 127.0) as i8;
     let codes: Vec<i8> = weights.iter().enumerate().map(code).collect();
     let codes = values::of_bytes(&format!("{}.s8", tensor.name), tensor.dims.clone(), &codes);
     let scales = values::of_floats(&format!("{}.scale", tensor.name), vec![tensor.dims[axis]], &scales);
@@ -276,6 +332,40 @@ mod tests {
         assert_eq!(
             weights_int8(&onnx::encode(&old)),
             Err(QuantizeError::Opset { opset: 11 })
+        );
+    }
+
+    #[test]
+    fn a_weight_that_is_kept_stays_as_it_was_and_the_others_are_coded_as_ever() {
+        let constants = vec![
+            values::of_floats("first", vec![32, 64], &ramp(32 * 64)),
+            values::of_floats("second", vec![64, 16], &ramp(64 * 16)),
+        ];
+        let nodes = vec![
+            testing::node("MatMul", &["x", "first"], "h"),
+            testing::node("MatMul", &["h", "second"], "y"),
+        ];
+        let file = testing::model(&[("x", &[-1, 32])], &[("y", &[-1, 16])], nodes, constants.clone());
+        let found = weights(&file).unwrap();
+        let named: Vec<_> = found.iter().map(|w| (w.name.as_str(), w.saved_bytes)).collect();
+        assert_eq!(named, [("first", 32 * 64 * 3 - 64 * 4), ("second", 64 * 16 * 3 - 16 * 4)]);
+        let kept = decode(&weights_int8_but(&file, &BTreeSet::from(["first".to_owned()])).unwrap()).unwrap();
+        let whole = decode(&weights_int8(&file).unwrap()).unwrap();
+        let constant = |model: &ModelProto, name: &str| {
+            let graph = model.graph.as_ref().unwrap();
+            graph.initializer.iter().find(|t| t.name == name).cloned()
+        };
+        assert_eq!(constant(&kept, "first"), Some(constants[0].clone()));
+        assert_eq!(constant(&kept, "second"), None);
+        for made in ["second.s8", "second.scale"] {
+            assert!(constant(&kept, made).is_some());
+            assert_eq!(constant(&kept, made), constant(&whole, made));
+        }
+        let every = BTreeSet::from(["first".to_owned(), "second".to_owned()]);
+        assert_eq!(weights_int8_but(&file, &every), Err(QuantizeError::Nothing));
+        assert_eq!(
+            weights_int8_but(&file, &BTreeSet::from(["no such".to_owned()])),
+            weights_int8(&file)
         );
     }
 

@@ -62,6 +62,9 @@ pub struct Agreement {
     pub top1_share: f32,
     /// Largest absolute difference over all numbers.
     pub abs_max: f32,
+    /// `|got - want|^2 / |want|^2` over each output of floats, averaged over those outputs: smooth, to rank by. Infinite
+    /// where a number is not finite.
+    pub squared_error: f64,
     /// One for each check, in order.
     pub verdicts: Vec<Verdict>,
 }
@@ -113,6 +116,8 @@ struct Tally {
     text_same: usize,
     abs_max: f64,
     numbers: usize,
+    float_outputs: usize,
+    squared_errors: f64,
     /// Per check, its bounds and the numbers within them; only [`Check::Close`] has any.
     close: Vec<Option<(f64, f64, usize)>>,
 }
@@ -132,6 +137,8 @@ impl Tally {
             text_same: 0,
             abs_max: 0.0,
             numbers: 0,
+            float_outputs: 0,
+            squared_errors: 0.0,
             close: checks.iter().map(bounds).collect(),
         }
     }
@@ -186,6 +193,10 @@ impl Tally {
 
     fn numbers(&mut self, got: &[f64], want: &[f64], width: usize, float: bool) {
         self.numbers += want.len();
+        if float {
+            self.float_outputs += 1;
+            self.squared_errors += squared_error(got, want);
+        }
         for (g, w) in got.iter().zip(want) {
             let difference = if g == w { 0.0 } else { (g - w).abs() };
             let difference = if difference.is_nan() { f64::INFINITY } else { difference };
@@ -233,9 +244,19 @@ impl Tally {
             cosine_min: self.cosine_min as f32,
             top1_share: top1,
             abs_max: self.abs_max as f32,
+            squared_error: self.squared_errors / self.float_outputs.max(1) as f64,
             verdicts: checks.iter().zip(&self.close).map(verdict).collect(),
         }
     }
+}
+
+/// `|got - want|^2 / |want|^2`; of zeros, `|got|^2`.
+fn squared_error(got: &[f64], want: &[f64]) -> f64 {
+    let squares = |numbers: &mut dyn Iterator<Item = f64>| numbers.map(|x| x * x).sum::<f64>();
+    let apart = squares(&mut got.iter().zip(want).map(|(g, w)| g - w));
+    let length = squares(&mut want.iter().copied());
+    let error = apart / if length > 0.0 { length } else { 1.0 };
+    if error.is_finite() { error } else { f64::INFINITY }
 }
 
 /// `a . b / (|a| |b|)`; 1 for two zero vectors, 0 for one, -1 where a number is not finite.
