@@ -145,6 +145,12 @@ pub struct Publish {
     /// Make golden vectors by running the f32 model itself on seeded inputs
     #[arg(long, conflicts_with = "golden")]
     pub self_golden: bool,
+    /// Offer the int8 form also where it is slower than f32 or under its agreement bounds; what it missed is recorded
+    #[arg(long, conflicts_with = "no_int8")]
+    pub accept_int8: bool,
+    /// Make no int8 form
+    #[arg(long)]
+    pub no_int8: bool,
     /// Licence (SPDX) of an ONNX file's model
     #[arg(long, default_value = "LicenseRef-unknown")]
     pub licence: String,

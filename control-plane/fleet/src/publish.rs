@@ -3,11 +3,11 @@
 //! ```text
 //!   zoo name, recipe or ONNX file
 //!     -> [source]   its files, golden vectors, checks and signatures
-//!     -> [make]     judged in a child process; int8 beside f32; both measured; the better one proposed
+//!     -> [make]     judged in a child process; f32 and [int8] measured in turn; the better one proposed
 //!                   [elsewhere] says what else runs the f32 model, and for which nodes
 //!     -> [upload]   signed, only what the control plane lacks, logged
 //! ```
-//! A variant outside of its checks is shown and not offered; without a passing f32 there is no release. Interrupted at
+//! A variant outside of its checks, and an int8 form slower than its parent, is shown and not offered; without a passing f32 there is no release. Interrupted at
 //! any moment, the same command goes on where it stopped: chunks are named by their content.
 
 use std::path::Path;
@@ -17,6 +17,8 @@ use proto::ids::{ModelVersion, Release};
 
 pub mod elsewhere;
 pub mod golden;
+mod in_engine;
+pub mod int8;
 pub mod make;
 pub mod propose;
 pub mod rows;
@@ -137,6 +139,15 @@ fn show(made: &Made) {
             say(&format!("{} {}: {why}", paint(BAD, "not offered"), trial.id));
         }
     }
+    for kept in made.trials.iter().filter_map(|trial| trial.kept.as_ref()) {
+        say(&int8::said(kept, output::bytes));
+    }
+    for accepted in made.trials.iter().filter_map(|trial| trial.accepted.as_ref()) {
+        say(&format!("{} with --accept-int8: {accepted}", paint(BAD, "accepted")));
+    }
+    if cfg!(debug_assertions) {
+        say("times are those of a build that is made to build fast: publish with a release build");
+    }
     for proposal in &manifest.proposals {
         say(&format!("proposed for `{}` nodes: {}", proposal.class, proposal.why));
     }
@@ -165,7 +176,9 @@ fn facts(made: &Made, sent: Option<&upload::Sent>) -> serde_json::Value {
         let m = t.measured;
         serde_json::json!({"variant": t.id, "bytes": t.bytes, "cosine_min": m.map(|m| m.cosine_min),
             "top1_share": m.map(|m| m.top1_share), "abs_max": m.map(|m| m.abs_max), "row_us": m.map(|m| m.row_us),
-            "rows8_us": m.map(|m| m.rows8_us), "load_us": m.map(|m| m.load_us), "refused": t.refused})
+            "rows8_us": m.map(|m| m.rows8_us), "load_us": m.map(|m| m.load_us), "refused": t.refused, "accepted": t.accepted,
+            "stay_f32": t.kept.as_ref().map(|kept| kept.weights.iter().map(|w| w.name.as_str()).collect::<Vec<_>>()),
+            "stay_f32_bytes": t.kept.as_ref().map(engine::quantize::keep::Kept::bytes)})
     };
     let trials: Vec<_> = made.trials.iter().map(trial).collect();
     let proposals: Vec<_> = made

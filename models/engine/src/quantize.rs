@@ -348,7 +348,10 @@ mod tests {
         let file = testing::model(&[("x", &[-1, 32])], &[("y", &[-1, 16])], nodes, constants.clone());
         let found = weights(&file).unwrap();
         let named: Vec<_> = found.iter().map(|w| (w.name.as_str(), w.saved_bytes)).collect();
-        assert_eq!(named, [("first", 32 * 64 * 3 - 64 * 4), ("second", 64 * 16 * 3 - 16 * 4)]);
+        assert_eq!(
+            named,
+            [("first", 32 * 64 * 3 - 64 * 4), ("second", 64 * 16 * 3 - 16 * 4)]
+        );
         let kept = decode(&weights_int8_but(&file, &BTreeSet::from(["first".to_owned()])).unwrap()).unwrap();
         let whole = decode(&weights_int8(&file).unwrap()).unwrap();
         let constant = |model: &ModelProto, name: &str| {

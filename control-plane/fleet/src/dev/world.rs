@@ -343,6 +343,8 @@ impl World {
             name: None,
             golden: None,
             self_golden: false,
+            accept_int8: false,
+            no_int8: false,
             licence: String::new(),
             description: description.map(str::to_owned),
             onnxruntime: None,

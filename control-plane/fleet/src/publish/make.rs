@@ -1,4 +1,4 @@
-//! Making a package: judge the model in a child process, quantise it, measure both forms, describe it all.
+//! Making a package: judge the model in a child process, quantise it, time both forms in turn, describe it all.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use engine::PackageFiles;
 use engine::child::{CheckJob, CheckLimits, CheckReport, run_check};
-use engine::{PackageFiles, measure};
+use engine::quantize::keep::Kept;
 use models::chunk::describe;
-use models::golden::{self as vectors, Agreement, Vector};
+use models::golden::{self as vectors, Vector};
 use proto::ids::{NodeClass, VariantId};
 use proto::limits::ONNX_BYTES_MAX;
 use proto::manifest::{Check, FileEntry, Manifest, Measured, Signature, Variant};
@@ -18,15 +19,13 @@ use tempfile::TempDir;
 
 use super::elsewhere::{Elsewhere, Form, described, forms};
 use super::propose::{batch_rows_max, propose};
-use super::source::{Golden, Source, int8_checks_for};
-use super::{UNPUBLISHED, golden, rows};
+use super::source::{Golden, Source};
+use super::{UNPUBLISHED, golden, in_engine, int8, rows};
 use crate::zoo::recipe::GOLDEN_FILE;
 
 /// The class of nodes that run the engine's own variants.
 pub(super) const CLASS: &str = "cpu";
 pub(super) const F32: &str = "cpu-f32";
-const INT8: &str = "cpu-int8";
-const INT8_FILE: &str = "model-int8.onnx";
 
 /// A package that is ready to be signed.
 #[derive(Clone, Debug)]
@@ -56,6 +55,10 @@ pub struct Trial {
     pub measured: Option<Measured>,
     /// Why it is not offered.
     pub refused: Option<String>,
+    /// What spoke against it, where the publisher accepted that.
+    pub accepted: Option<String>,
+    /// Weights that stayed f32 to keep it within its checks.
+    pub kept: Option<Kept>,
 }
 
 /// Makes the package of `source`. Blocks for seconds to minutes. `exe` becomes the child that tries the model first.
@@ -88,22 +91,26 @@ pub fn make(exe: &Path, source: Source) -> Result<Made> {
     if let Some(why) = lacking {
         package.trials.push(refused(F32.parse()?, f32_file.bytes, None, why));
     }
-    package
-        .prove(exe, limits, first, f32_file.bytes, &golden_vectors)
+    let measured = package
+        .prove(exe, limits, first, &golden_vectors)
         .context("the model is refused against its golden vectors")?;
     if first.runtime.is_none() {
-        let checks = source
-            .int8_checks
-            .map_or_else(|| int8_checks_for(&golden_vectors), Ok)?;
-        let int8 = variant(INT8, CLASS, INT8_FILE, own("s8-weights-u8-rows"), checks)?;
-        package.int8(&model_path, work.path(), int8, &golden_vectors)?;
+        let proven = in_engine::Proven {
+            variant: first.variant.clone(),
+            measured,
+            bytes: f32_file.bytes,
+        };
+        in_engine::offer(&mut package, &source, proven, work.path(), &golden_vectors)?;
+    } else {
+        package.offer(first.variant.clone(), measured, f32_file.bytes);
     }
     for form in others {
-        if let Err(error) = package.prove(exe, limits, form, f32_file.bytes, &golden_vectors) {
-            let why = format!("{error:#}");
-            package
-                .trials
-                .push(refused(form.variant.id.clone(), f32_file.bytes, None, why));
+        match package.prove(exe, limits, form, &golden_vectors) {
+            Ok(measured) => package.offer(form.variant.clone(), measured, f32_file.bytes),
+            Err(error) => {
+                let (id, why) = (form.variant.id.clone(), format!("{error:#}"));
+                package.trials.push(refused(id, f32_file.bytes, None, why));
+            }
         }
     }
     package.provenance(&golden_from, &f32_file, &source.elsewhere);
@@ -111,12 +118,14 @@ pub fn make(exe: &Path, source: Source) -> Result<Made> {
 }
 
 /// A form that is shown and not offered.
-fn refused(id: VariantId, bytes: u64, measured: Option<Measured>, why: String) -> Trial {
+pub(super) fn refused(id: VariantId, bytes: u64, measured: Option<Measured>, why: String) -> Trial {
     Trial {
         id,
         bytes,
         measured,
         refused: Some(why),
+        accepted: None,
+        kept: None,
     }
 }
 
@@ -153,10 +162,10 @@ pub(super) fn variant(id: &str, class: &str, file: &str, numerics: String, check
 }
 
 /// A package on its way.
-struct Package {
-    manifest: Manifest,
+pub(super) struct Package {
+    pub(super) manifest: Manifest,
     files: Vec<(FileEntry, PathBuf)>,
-    trials: Vec<Trial>,
+    pub(super) trials: Vec<Trial>,
     offered: Vec<(Variant, u64)>,
     /// Whether rows are answered each by itself.
     joinable: bool,
@@ -198,7 +207,7 @@ impl Package {
         })
     }
 
-    fn add(&mut self, name: &str, path: &Path) -> Result<FileEntry> {
+    pub(super) fn add(&mut self, name: &str, path: &Path) -> Result<FileEntry> {
         let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
         let entry = describe(name, &bytes);
         self.files.push((entry.clone(), absolute(path)?));
@@ -213,7 +222,7 @@ impl Package {
             .collect()
     }
 
-    fn package_files(&self) -> PackageFiles {
+    pub(super) fn package_files(&self) -> PackageFiles {
         self.paths().into_iter().collect()
     }
 
@@ -238,15 +247,15 @@ impl Package {
         Ok((read, said))
     }
 
-    /// Tries a form against the golden vectors in a child process, and offers it.
-    fn prove(&mut self, exe: &Path, limits: CheckLimits, form: &Form, bytes: u64, golden: &[Vector]) -> Result<()> {
+    /// Tries a form against the golden vectors in a child process, which also times it where it does not run in the engine.
+    fn prove(&mut self, exe: &Path, limits: CheckLimits, form: &Form, golden: &[Vector]) -> Result<Measured> {
         let mut manifest = Box::new(self.manifest.clone());
         manifest.variants = vec![form.variant.clone()];
         let job = CheckJob::Package {
             manifest,
             variant: form.variant.id.clone(),
             files: self.paths().into_iter().collect(),
-            timed: true,
+            timed: form.runtime.is_some(),
             onnxruntime: form.runtime.as_ref().map(|library| library.path().to_owned()),
         };
         let report = run_check(exe, &job, limits)?;
@@ -254,11 +263,10 @@ impl Package {
         let files = self.package_files().allowing(form.runtime.clone());
         let model = engine::load(&self.manifest, &form.variant, &files)?;
         self.joinable = rows::independent(&model, golden);
-        self.offer(form.variant.clone(), measured, bytes);
-        Ok(())
+        Ok(measured)
     }
 
-    fn offer(&mut self, mut variant: Variant, measured: Measured, bytes: u64) {
+    pub(super) fn offer(&mut self, mut variant: Variant, measured: Measured, bytes: u64) {
         variant.measured = measured;
         variant.batch_rows_max = if self.joinable { batch_rows_max(&measured) } else { 1 };
         self.trials.push(Trial {
@@ -266,39 +274,11 @@ impl Package {
             bytes,
             measured: Some(measured),
             refused: None,
+            accepted: None,
+            kept: None,
         });
         self.manifest.variants.push(variant.clone());
         self.offered.push((variant, bytes));
-    }
-
-    /// Makes and measures the int8 form; it joins the package only within its checks.
-    fn int8(&mut self, model: &Path, work: &Path, variant: Variant, golden: &[Vector]) -> Result<()> {
-        let onnx = fs::read(model).with_context(|| format!("read {}", model.display()))?;
-        let refuse = |bytes, measured, why| refused(variant.id.clone(), bytes, measured, why);
-        let small = match engine::quantize::weights_int8(&onnx) {
-            Ok(small) => small,
-            Err(error) => {
-                self.trials.push(refuse(0, None, error.to_string()));
-                return Ok(());
-            }
-        };
-        let path = work.join(INT8_FILE);
-        fs::write(&path, &small).context("write the int8 variant")?;
-        let mut files = self.package_files();
-        files.insert(INT8_FILE, &path);
-        let bytes = u64::try_from(small.len())?;
-        match measure::measure(&self.manifest, &variant, &files, golden) {
-            Err(error) => self.trials.push(refuse(bytes, None, error.to_string())),
-            Ok((measured, agreement)) if !agreement.passed() => {
-                self.trials
-                    .push(refuse(bytes, Some(measured), failed_checks(&agreement)));
-            }
-            Ok((measured, _)) => {
-                self.add(INT8_FILE, &path)?;
-                self.offer(variant, measured, bytes);
-            }
-        }
-        Ok(())
     }
 
     fn provenance(&mut self, golden_from: &str, f32: &FileEntry, elsewhere: &[Elsewhere]) {
@@ -314,6 +294,12 @@ impl Package {
                     .to_owned(),
             ),
         ];
+        for trial in self.trials.iter().filter(|trial| trial.refused.is_none()) {
+            let kept = trial.kept.as_ref().map(int8::count);
+            let facts = [("int8-mixed", kept), ("int8-accepted", trial.accepted.clone())];
+            let facts = facts.into_iter().filter_map(|(key, value)| Some(fact(key, value?)));
+            self.manifest.provenance.extend(facts);
+        }
         let other = elsewhere.first().map(|other| other.library.version().to_owned());
         self.manifest
             .provenance
@@ -342,32 +328,4 @@ impl Package {
             _work: work,
         })
     }
-}
-
-/// The checks that failed, in a sentence.
-fn failed_checks(agreement: &Agreement) -> String {
-    let say = |v: &vectors::Verdict| match v.check {
-        Check::Close { abs, rel } => {
-            format!(
-                "only {:.2} % of the numbers are within {abs} + {rel} of theirs",
-                v.figure * 100.0
-            )
-        }
-        Check::Cosine { min } => format!("lowest cosine {:.5}, bound {min}", v.figure),
-        Check::SameTop1 { share_min } => {
-            format!(
-                "top-1 agrees in {:.1} % of {} rows, bound {:.1} %",
-                v.figure * 100.0,
-                v.judged,
-                share_min * 100.0
-            )
-        }
-    };
-    agreement
-        .verdicts
-        .iter()
-        .filter(|v| !v.passed)
-        .map(say)
-        .collect::<Vec<_>>()
-        .join("; ")
 }

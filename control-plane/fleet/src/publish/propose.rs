@@ -6,7 +6,7 @@ use proto::manifest::{Measured, Proposal, Variant};
 use crate::output;
 
 /// A variant may take this much longer, in percent, and still win by being smaller: less is noise of the clock.
-const SLOWER_PERCENT_MAX: u64 = 10;
+pub(super) const SLOWER_PERCENT_MAX: u64 = 10;
 /// Joining rows pays from here: eight rows in the time of less than 8 / 1.2.
 const JOIN_GAIN_PERCENT: u64 = 120;
 /// Rows joined at most where joining pays.

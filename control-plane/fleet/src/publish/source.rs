@@ -8,6 +8,7 @@ use proto::ids::ModelName;
 use proto::manifest::{Check, Signature};
 
 use super::elsewhere::{self, Elsewhere};
+use super::int8::Wish;
 use crate::cli;
 use crate::zoo::{self, Recipe, fetch, recipe::GOLDEN_FILE};
 
@@ -32,6 +33,8 @@ pub struct Source {
     pub f32_checks: Vec<Check>,
     /// What int8 must keep; `None`: what fits the golden vectors.
     pub int8_checks: Option<Vec<Check>>,
+    /// Whether there is to be an int8 form.
+    pub int8: Wish,
     /// Ways to call it beside the plain `tensors`.
     pub signatures: Vec<Signature>,
     /// What runs the f32 model beside the engine.
@@ -72,6 +75,11 @@ pub fn find(options: &cli::Publish) -> Result<Source> {
     } else if options.self_golden {
         source.golden = Golden::OfItself;
     }
+    source.int8 = match (options.accept_int8, options.no_int8) {
+        (_, true) => Wish::None,
+        (true, false) => Wish::Accept,
+        (false, false) => Wish::Offer,
+    };
     source.elsewhere = elsewhere::of(options)?;
     Ok(source)
 }
@@ -104,6 +112,7 @@ fn of_recipe(recipe: &Recipe) -> Result<Source> {
         golden: Golden::File(golden.context("a recipe has golden vectors")?, made_by),
         f32_checks: recipe.checks.f32.clone(),
         int8_checks: Some(recipe.checks.int8.clone()),
+        int8: Wish::Offer,
         signatures: recipe.signatures.iter().cloned().map(Signature::from).collect(),
         elsewhere: Vec::new(),
     })
@@ -134,6 +143,7 @@ fn of_onnx(path: &Path, options: &cli::Publish) -> Result<Source> {
         golden,
         f32_checks: F32_CHECKS.to_vec(),
         int8_checks: None,
+        int8: Wish::Offer,
         signatures: Vec::new(),
         elsewhere: Vec::new(),
     })

@@ -70,8 +70,8 @@ pub fn fewest<E>(
         let others = weights.iter().filter(|weight| !group.contains(weight));
         harms.push(attempt(&others.map(|weight| weight.name.clone()).collect())?.error);
     }
-    let ranked: Vec<&[Weight]> = ranked(&harms).into_iter().map(|at| groups[at]).collect();
-    let most = affordable(&ranked);
+    let ranked = affordable(ranked(&harms).into_iter().map(|at| groups[at]).collect());
+    let most = ranked.len();
     let mut attempts = groups.len();
     let mut kept = |count: usize, attempts: &mut usize| {
         *attempts += 1;
@@ -116,16 +116,17 @@ fn ranked(harms: &[f64]) -> Vec<usize> {
     places
 }
 
-/// How many of the first groups give back at most half of all saved bytes.
-fn affordable(ranked: &[&[Weight]]) -> usize {
-    let bytes = |group: &&[Weight]| group.iter().map(|weight| weight.saved_bytes).sum::<u64>();
-    let all: u64 = ranked.iter().map(bytes).sum();
-    let mut given_back = 0;
-    let fits = |group: &&&[Weight]| {
-        given_back += bytes(group);
-        given_back <= all / 2
-    };
-    ranked.iter().take_while(fits).count()
+/// The groups that can be kept one after the other while at most half of all saved bytes is given back; a larger one is
+/// passed over.
+fn affordable(mut ranked: Vec<&[Weight]>) -> Vec<&[Weight]> {
+    let bytes = |group: &[Weight]| group.iter().map(|weight| weight.saved_bytes).sum::<u64>();
+    let mut left = ranked.iter().map(|group| bytes(group)).sum::<u64>() / 2;
+    ranked.retain(|group| {
+        let fits = bytes(group) <= left;
+        left -= if fits { bytes(group) } else { 0 };
+        fits
+    });
+    ranked
 }
 
 #[cfg(test)]
@@ -187,7 +188,10 @@ mod tests {
         let kept = search(&[1.0; 10], 0.5);
         assert!(!kept.passed);
         assert_eq!(kept.weights.len(), 5);
-        assert!(search(&[9.0], 1.0).weights.is_empty(), "the only weight is more than half");
+        assert!(
+            search(&[9.0], 1.0).weights.is_empty(),
+            "the only weight is more than half"
+        );
     }
 
     #[test]

@@ -1,0 +1,124 @@
+//! What the engine itself runs: the f32 model, which a child process has proven by now, and the int8 form made of it.
+//!
+//! Both are timed here, in one process and in turn. The int8 form needs no child: it is our own rewriting of a model that
+//! passed.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use engine::measure::{Loaded, Times, in_turn};
+use models::golden::Vector;
+use proto::manifest::{Measured, Variant};
+
+use super::int8::{Form, NEXT, NoForm, Wish, Workbench, checks_of_accepted, objections};
+use super::make::{CLASS, Package, own, refused, variant};
+use super::source::{Source, int8_checks_for};
+
+const INT8: &str = "cpu-int8";
+const INT8_FILE: &str = "model-int8.onnx";
+
+/// The f32 variant after its check.
+pub(super) struct Proven {
+    pub(super) variant: Variant,
+    /// Without times.
+    pub(super) measured: Measured,
+    pub(super) bytes: u64,
+}
+
+/// Offers the f32 form, and the int8 form unless something speaks against it that the publisher does not accept.
+pub(super) fn offer(
+    package: &mut Package,
+    source: &Source,
+    parent: Proven,
+    work: &Path,
+    golden: &[Vector],
+) -> Result<()> {
+    let checks = source.int8_checks.clone();
+    let checks = checks.map_or_else(|| int8_checks_for(golden), Ok)?;
+    let int8 = variant(INT8, CLASS, INT8_FILE, own("s8-weights-u8-rows"), checks)?;
+    let loaded = Loaded::new(&package.manifest, &parent.variant, &package.package_files(), golden)?;
+    let (form, times) = match made(package, source, &int8, work, golden) {
+        Ok((form, child)) => {
+            let times = in_turn(&[&loaded, &child], golden)?;
+            (Ok(form), times)
+        }
+        Err(NoForm::Model(why)) => (Err(why), in_turn(&[&loaded], golden)?),
+        Err(error @ NoForm::Machine(_)) => return Err(error.into()),
+    };
+    package.offer(parent.variant, times[0].of(parent.measured), parent.bytes);
+    match form {
+        Ok(form) => settle(package, source.int8, int8, form, [times[0], times[1]], work),
+        Err(why) => {
+            package.trials.push(refused(int8.id, 0, None, why));
+            Ok(())
+        }
+    }
+}
+
+/// The int8 form, in its file and loaded.
+fn made(
+    package: &Package,
+    source: &Source,
+    int8: &Variant,
+    work: &Path,
+    golden: &[Vector],
+) -> Result<(Form, Loaded), NoForm> {
+    if source.int8 == Wish::None {
+        return Err(NoForm::Model("none was made, as --no-int8 asks".to_owned()));
+    }
+    let onnx = fs::read(&source.model.1)?;
+    let mut files = package.package_files();
+    files.insert(INT8_FILE, work.join(INT8_FILE));
+    let bench = Workbench {
+        onnx: &onnx,
+        manifest: &package.manifest,
+        variant: int8,
+        files: &files,
+        path: work.join(INT8_FILE),
+        golden,
+    };
+    let form = bench.make()?;
+    let loaded = Loaded::new(&package.manifest, int8, &files, golden)?;
+    Ok((form, loaded))
+}
+
+/// Offers the int8 form or says why not.
+fn settle(
+    package: &mut Package,
+    wish: Wish,
+    mut int8: Variant,
+    form: Form,
+    [parent, own]: [Times; 2],
+    work: &Path,
+) -> Result<()> {
+    let measured = own.of(form.measured);
+    let against = objections(&form.agreement, parent, own).join("; ");
+    let checks = if form.agreement.passed() {
+        Some(int8.checks.clone())
+    } else {
+        checks_of_accepted(&form.agreement)
+    };
+    let accepted = against.is_empty() || wish == Wish::Accept;
+    let Some(checks) = checks.filter(|_| accepted) else {
+        let why = if accepted {
+            format!("{against}; its answers are no numbers, so nothing could hold a node to them")
+        } else {
+            format!("{against}; {NEXT}")
+        };
+        let mut trial = refused(int8.id, form.bytes, Some(measured), why);
+        trial.kept = form.kept;
+        package.trials.push(trial);
+        return Ok(());
+    };
+    int8.checks = checks;
+    package
+        .add(INT8_FILE, &work.join(INT8_FILE))
+        .context("add the int8 variant")?;
+    package.offer(int8, measured, form.bytes);
+    if let Some(trial) = package.trials.last_mut() {
+        trial.accepted = Some(against).filter(|against| !against.is_empty());
+        trial.kept = form.kept;
+    }
+    Ok(())
+}
