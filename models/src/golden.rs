@@ -20,6 +20,7 @@ pub use client::AnswerError;
 mod compare;
 pub use compare::{Agreement, CompareError, Verdict, compare, judge};
 mod elements;
+pub mod judging;
 #[cfg(test)]
 mod tests;
 

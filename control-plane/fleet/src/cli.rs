@@ -145,6 +145,10 @@ pub struct Publish {
     /// Make golden vectors by running the f32 model itself on seeded inputs
     #[arg(long, conflicts_with = "golden")]
     pub self_golden: bool,
+    /// Inputs other than the golden ones to judge int8 against f32 by, one JSON object {"inputs": [..]} or, for an embedder,
+    /// {"query": [..], "answer": [..]} a line
+    #[arg(long, value_name = "FILE")]
+    pub judge: Option<PathBuf>,
     /// Offer the int8 form also where it is slower than f32 or under its agreement bounds; what it missed is recorded
     #[arg(long, conflicts_with = "no_int8")]
     pub accept_int8: bool,

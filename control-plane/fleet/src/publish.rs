@@ -19,6 +19,7 @@ pub mod elsewhere;
 pub mod golden;
 mod in_engine;
 pub mod int8;
+pub mod judge;
 pub mod make;
 pub mod propose;
 pub mod rows;
@@ -142,6 +143,13 @@ fn show(made: &Made) {
     for kept in made.trials.iter().filter_map(|trial| trial.kept.as_ref()) {
         say(&int8::said(kept, output::bytes));
     }
+    for judged in made.trials.iter().filter_map(|trial| trial.judged.as_ref()) {
+        say(&format!(
+            "int8 judged by {} ({})",
+            judge::said(&judged.figures),
+            judged.by
+        ));
+    }
     for accepted in made.trials.iter().filter_map(|trial| trial.accepted.as_ref()) {
         say(&format!("{} with --accept-int8: {accepted}", paint(BAD, "accepted")));
     }
@@ -177,6 +185,7 @@ fn facts(made: &Made, sent: Option<&upload::Sent>) -> serde_json::Value {
         serde_json::json!({"variant": t.id, "bytes": t.bytes, "cosine_min": m.map(|m| m.cosine_min),
             "top1_share": m.map(|m| m.top1_share), "abs_max": m.map(|m| m.abs_max), "row_us": m.map(|m| m.row_us),
             "rows8_us": m.map(|m| m.rows8_us), "load_us": m.map(|m| m.load_us), "refused": t.refused, "accepted": t.accepted,
+            "judged": t.judged.as_ref().map(|j| serde_json::json!({"by": j.by, "figures": j.figures, "missed": j.missed})),
             "stay_f32": t.kept.as_ref().map(|kept| kept.weights.iter().map(|w| w.name.as_str()).collect::<Vec<_>>()),
             "stay_f32_bytes": t.kept.as_ref().map(engine::quantize::keep::Kept::bytes)})
     };

@@ -260,7 +260,7 @@ fn squared_error(got: &[f64], want: &[f64]) -> f64 {
 }
 
 /// `a . b / (|a| |b|)`; 1 for two zero vectors, 0 for one, -1 where a number is not finite.
-fn cosine(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn cosine(a: &[f64], b: &[f64]) -> f64 {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
     let (ab, aa, bb) = (dot(a, b), dot(a, a), dot(b, b));
     if !(ab.is_finite() && aa.is_finite() && bb.is_finite()) {
@@ -274,7 +274,7 @@ fn cosine(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// Place of the largest number, the first of equal ones; `None` where one is not a number.
-fn largest(row: &[f64]) -> Option<usize> {
+pub(super) fn largest(row: &[f64]) -> Option<usize> {
     let mut best = 0;
     for (i, x) in row.iter().enumerate() {
         if x.is_nan() {

@@ -343,6 +343,7 @@ impl World {
             name: None,
             golden: None,
             self_golden: false,
+            judge: None,
             accept_int8: false,
             no_int8: false,
             licence: String::new(),

@@ -12,6 +12,7 @@ use models::golden::Vector;
 use proto::manifest::{Measured, Variant};
 
 use super::int8::{Form, NEXT, NoForm, Wish, Workbench, checks_of_accepted, objections};
+use super::judge::{Bench, Judged};
 use super::make::{CLASS, Package, own, refused, variant};
 use super::source::{Source, int8_checks_for};
 
@@ -37,18 +38,28 @@ pub(super) fn offer(
     let checks = source.int8_checks.clone();
     let checks = checks.map_or_else(|| int8_checks_for(golden), Ok)?;
     let int8 = variant(INT8, CLASS, INT8_FILE, own("s8-weights-u8-rows"), checks)?;
+    let judge = source.judge.as_ref().map(|judge| Bench::read(judge, golden));
+    let judge = judge.transpose()?;
     let loaded = Loaded::new(&package.manifest, &parent.variant, &package.package_files(), golden)?;
     let (form, times) = match made(package, source, &int8, work, golden) {
         Ok((form, child)) => {
             let times = in_turn(&[&loaded, &child], golden)?;
-            (Ok(form), times)
+            let judged = judge.map(|judge| judge.judge(&loaded.model, &child.model));
+            (Ok((form, judged.transpose()?)), times)
         }
         Err(NoForm::Model(why)) => (Err(why), in_turn(&[&loaded], golden)?),
         Err(error @ NoForm::Machine(_)) => return Err(error.into()),
     };
     package.offer(parent.variant, times[0].of(parent.measured), parent.bytes);
     match form {
-        Ok(form) => settle(package, source.int8, int8, form, [times[0], times[1]], work),
+        Ok((form, judged)) => {
+            let tried = Tried {
+                form,
+                judged,
+                times: [times[0], times[1]],
+            };
+            settle(package, source.int8, int8, tried, work)
+        }
         Err(why) => {
             package.trials.push(refused(int8.id, 0, None, why));
             Ok(())
@@ -83,17 +94,22 @@ fn made(
     Ok((form, loaded))
 }
 
-/// Offers the int8 form or says why not.
-fn settle(
-    package: &mut Package,
-    wish: Wish,
-    mut int8: Variant,
+/// The int8 form and what it showed.
+struct Tried {
     form: Form,
-    [parent, own]: [Times; 2],
-    work: &Path,
-) -> Result<()> {
+    judged: Option<Judged>,
+    /// Of f32 and of int8.
+    times: [Times; 2],
+}
+
+/// Offers the int8 form or says why not.
+fn settle(package: &mut Package, wish: Wish, mut int8: Variant, tried: Tried, work: &Path) -> Result<()> {
+    let Tried { form, judged, times } = tried;
+    let [parent, own] = times;
     let measured = own.of(form.measured);
-    let against = objections(&form.agreement, parent, own).join("; ");
+    let mut against = objections(&form.agreement, parent, own);
+    against.extend(judged.iter().flat_map(|judged| judged.missed.clone()));
+    let against = against.join("; ");
     let checks = if form.agreement.passed() {
         Some(int8.checks.clone())
     } else {
@@ -108,6 +124,7 @@ fn settle(
         };
         let mut trial = refused(int8.id, form.bytes, Some(measured), why);
         trial.kept = form.kept;
+        trial.judged = judged;
         package.trials.push(trial);
         return Ok(());
     };
@@ -119,6 +136,7 @@ fn settle(
     if let Some(trial) = package.trials.last_mut() {
         trial.accepted = Some(against).filter(|against| !against.is_empty());
         trial.kept = form.kept;
+        trial.judged = judged;
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use proto::signed::Document as _;
 use tempfile::TempDir;
 
 use super::elsewhere::{Elsewhere, Form, described, forms};
+use super::judge::{self, Judged};
 use super::propose::{batch_rows_max, propose};
 use super::source::{Golden, Source};
 use super::{UNPUBLISHED, golden, in_engine, int8, rows};
@@ -57,6 +58,8 @@ pub struct Trial {
     pub refused: Option<String>,
     /// What spoke against it, where the publisher accepted that.
     pub accepted: Option<String>,
+    /// What it showed on inputs that it was not made with.
+    pub judged: Option<Judged>,
     /// Weights that stayed f32 to keep it within its checks.
     pub kept: Option<Kept>,
 }
@@ -125,6 +128,7 @@ pub(super) fn refused(id: VariantId, bytes: u64, measured: Option<Measured>, why
         measured,
         refused: Some(why),
         accepted: None,
+        judged: None,
         kept: None,
     }
 }
@@ -275,6 +279,7 @@ impl Package {
             measured: Some(measured),
             refused: None,
             accepted: None,
+            judged: None,
             kept: None,
         });
         self.manifest.variants.push(variant.clone());
@@ -296,7 +301,13 @@ impl Package {
         ];
         for trial in self.trials.iter().filter(|trial| trial.refused.is_none()) {
             let kept = trial.kept.as_ref().map(int8::count);
-            let facts = [("int8-mixed", kept), ("int8-accepted", trial.accepted.clone())];
+            let judged = trial.judged.as_ref();
+            let facts = [
+                ("int8-mixed", kept),
+                ("int8-judged", judged.map(|judged| judge::said(&judged.figures))),
+                ("int8-judged-by", judged.map(|judged| judged.by.clone())),
+                ("int8-accepted", trial.accepted.clone()),
+            ];
             let facts = facts.into_iter().filter_map(|(key, value)| Some(fact(key, value?)));
             self.manifest.provenance.extend(facts);
         }

@@ -9,6 +9,7 @@ use proto::manifest::{Check, Signature};
 
 use super::elsewhere::{self, Elsewhere};
 use super::int8::Wish;
+use super::judge::Judge;
 use crate::cli;
 use crate::zoo::{self, Recipe, fetch, recipe::GOLDEN_FILE};
 
@@ -33,6 +34,8 @@ pub struct Source {
     pub f32_checks: Vec<Check>,
     /// What int8 must keep; `None`: what fits the golden vectors.
     pub int8_checks: Option<Vec<Check>>,
+    /// What int8 is judged by beside the golden vectors.
+    pub judge: Option<Judge>,
     /// Whether there is to be an int8 form.
     pub int8: Wish,
     /// Ways to call it beside the plain `tensors`.
@@ -75,6 +78,11 @@ pub fn find(options: &cli::Publish) -> Result<Source> {
     } else if options.self_golden {
         source.golden = Golden::OfItself;
     }
+    if let Some(file) = &options.judge {
+        let bounds = source.judge.map(|judge| judge.bounds).unwrap_or_default();
+        let (path, from) = (file.clone(), given_as(file));
+        source.judge = Some(Judge { path, from, bounds });
+    }
     source.int8 = match (options.accept_int8, options.no_int8) {
         (_, true) => Wish::None,
         (true, false) => Wish::Accept,
@@ -85,8 +93,11 @@ pub fn find(options: &cli::Publish) -> Result<Source> {
 }
 
 fn given(file: &Path) -> Golden {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    Golden::File(file.to_owned(), format!("given as {name}"))
+    Golden::File(file.to_owned(), given_as(file))
+}
+
+fn given_as(file: &Path) -> String {
+    format!("given as {}", file.file_name().unwrap_or_default().to_string_lossy())
 }
 
 fn of_recipe(recipe: &Recipe) -> Result<Source> {
@@ -112,6 +123,11 @@ fn of_recipe(recipe: &Recipe) -> Result<Source> {
         golden: Golden::File(golden.context("a recipe has golden vectors")?, made_by),
         f32_checks: recipe.checks.f32.clone(),
         int8_checks: Some(recipe.checks.int8.clone()),
+        judge: recipe.judge.as_ref().map(|judge| Judge {
+            path: recipe.judge_path(judge),
+            from: judge.from.clone(),
+            bounds: judge.bounds,
+        }),
         int8: Wish::Offer,
         signatures: recipe.signatures.iter().cloned().map(Signature::from).collect(),
         elsewhere: Vec::new(),
@@ -143,6 +159,7 @@ fn of_onnx(path: &Path, options: &cli::Publish) -> Result<Source> {
         golden,
         f32_checks: F32_CHECKS.to_vec(),
         int8_checks: None,
+        judge: None,
         int8: Wish::Offer,
         signatures: Vec::new(),
         elsewhere: Vec::new(),

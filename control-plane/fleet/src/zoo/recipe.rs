@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use models::golden::judging::Bounds;
 use proto::ids::{ModelName, unhex32};
 use proto::manifest::{Check, DataType, Dim, PostStep, PreStep, Signature, TensorSpec};
 use serde::{Deserialize, Deserializer};
@@ -33,6 +34,8 @@ pub struct Recipe {
     pub convert: Option<Convert>,
     /// How close the variants must stay to the golden vectors.
     pub checks: Checks,
+    /// What the int8 form is judged by when it is published.
+    pub judge: Option<JudgeFile>,
     /// Ways to call it beside the plain `tensors`.
     #[serde(default, rename = "signature")]
     pub signatures: Vec<SignatureFile>,
@@ -100,6 +103,19 @@ pub struct Checks {
     pub f32: Vec<Check>,
     /// For its weights in 8 bits.
     pub int8: Vec<Check>,
+}
+
+/// Inputs that are no golden vectors, and what the int8 form must show on them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JudgeFile {
+    /// In the zoo's `judge` folder, which models share.
+    pub file: String,
+    /// Of what it was made.
+    pub from: String,
+    /// What must be shown.
+    #[serde(default)]
+    pub bounds: Bounds,
 }
 
 /// A [`Signature`] as it is written by hand.
@@ -181,6 +197,12 @@ impl Recipe {
         self.bundled.iter().map(String::as_str).chain(fetched).chain(made)
     }
 
+    /// Where a judging file lies.
+    #[must_use]
+    pub fn judge_path(&self, judge: &JudgeFile) -> PathBuf {
+        self.folder.with_file_name("judge").join(&judge.file)
+    }
+
     /// How it gets here, in one word or two.
     #[must_use]
     pub fn comes(&self) -> &'static str {
@@ -232,6 +254,11 @@ impl Recipe {
                 "a path leads out of the package"
             );
         }
+        let judge_is_plain = |judge: &JudgeFile| !judge.file.contains('/') && !judge.file.starts_with('.');
+        ensure!(
+            self.judge.iter().all(judge_is_plain),
+            "the judging file is not a plain file name"
+        );
         let script_is_plain = |c: &Convert| !c.script.contains('/') && c.requires.iter().all(|r| !r.starts_with('-'));
         ensure!(
             self.convert.iter().all(script_is_plain),
