@@ -12,7 +12,7 @@ use models::golden::Vector;
 use proto::manifest::{Measured, Variant};
 
 use super::int8::{Form, NEXT, NoForm, Wish, Workbench, checks_of_accepted, objections};
-use super::judge::{Bench, Judged};
+use super::judge::Judged;
 use super::make::{CLASS, Package, own, refused, variant};
 use super::source::{Source, int8_checks_for};
 
@@ -38,7 +38,7 @@ pub(super) fn offer(
     let checks = source.int8_checks.clone();
     let checks = checks.map_or_else(|| int8_checks_for(golden), Ok)?;
     let int8 = variant(INT8, CLASS, INT8_FILE, own("s8-weights-u8-rows"), checks)?;
-    let judge = source.judge.as_ref().map(|judge| Bench::read(judge, golden));
+    let judge = source.judge.as_ref().map(|judge| judge.read(golden));
     let judge = judge.transpose()?;
     let loaded = Loaded::new(&package.manifest, &parent.variant, &package.package_files(), golden)?;
     let (form, times) = match made(package, source, &int8, work, golden) {

@@ -22,7 +22,8 @@ pub struct Judge {
 }
 
 /// Judging inputs that were read.
-pub(super) struct Bench {
+#[derive(Debug)]
+pub struct Bench {
     questions: Questions,
     from: String,
     bounds: Bounds,
@@ -39,25 +40,29 @@ pub struct Judged {
     pub missed: Vec<String>,
 }
 
-impl Bench {
+impl Judge {
+    /// Reads the inputs.
+    ///
     /// # Errors
     /// The file does not read, is too long, or asks what the golden vectors ask.
-    pub(super) fn read(judge: &Judge, golden: &[Vector]) -> Result<Self> {
-        let path = judge.path.display();
-        let bytes = read_bounded(&judge.path)?;
+    pub fn read(&self, golden: &[Vector]) -> Result<Bench> {
+        let path = self.path.display();
+        let bytes = read_bounded(&self.path)?;
         let questions = judging::read(&bytes).with_context(|| path.to_string())?;
         if let Some(line) = judging::same_as_golden(&questions, golden) {
             bail!(
                 "{path}, line {line} asks what the golden vectors ask, on which the int8 form was settled: judge by other inputs"
             );
         }
-        Ok(Self {
+        Ok(Bench {
             questions,
-            from: format!("{}, {}", judge.from, ContentHash::of(&bytes)),
-            bounds: judge.bounds,
+            from: format!("{}, {}", self.from, ContentHash::of(&bytes)),
+            bounds: self.bounds,
         })
     }
+}
 
+impl Bench {
     /// Has both forms answer everything.
     ///
     /// # Errors
@@ -166,8 +171,8 @@ mod tests {
             from: "a test".to_owned(),
             bounds: Bounds::default(),
         };
-        assert!(Bench::read(&judge, &[]).is_ok());
-        let error = Bench::read(&judge, &golden).err().unwrap().to_string();
+        assert!(judge.read(&[]).is_ok());
+        let error = judge.read(&golden).unwrap_err().to_string();
         assert!(error.contains("line 1") && error.contains("other inputs"), "{error}");
     }
 }

