@@ -34,6 +34,42 @@ fn the_bundled_model_reproduces_its_golden_vectors_in_both_forms() {
         let (_, agreement) = measure::untimed(&manifest, variant, &files, &vectors).unwrap();
         assert!(agreement.passed(), "{}: {agreement:?}", variant.id);
     }
+    let loaded = |at: usize| measure::Loaded::new(&manifest, &manifest.variants[at], &files, &vectors).unwrap();
+    let times = measure::in_turn(&[&loaded(0), &loaded(1)], &vectors).unwrap();
+    assert_eq!(times.len(), 2);
+    assert!(
+        times
+            .iter()
+            .all(|t| t.row_us > 0 && t.rows8_us > t.row_us && t.load_us > 0),
+        "{times:?}"
+    );
+}
+
+/// Goal: with a weight kept in f32 the model still answers, closer than with all weights coded, in a file between both.
+#[test]
+fn a_weight_of_the_bundled_model_can_stay_f32() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../zoo/magika");
+    let Ok(onnx) = std::fs::read(folder.join("model.onnx")) else {
+        eprintln!("skipped: {} holds no model", folder.display());
+        return;
+    };
+    let weights = quantize::weights(&onnx).unwrap();
+    let all_but_one = weights[1..].iter().map(|weight| weight.name.clone()).collect();
+    let scratch = tempfile::tempdir().unwrap();
+    let vectors = golden::read(&std::fs::read(folder.join("golden.jsonl")).unwrap()).unwrap();
+    let manifest = manifest(&describe(&onnx).unwrap());
+    let error = |int8: &[u8]| {
+        std::fs::write(scratch.path().join("int8.onnx"), int8).unwrap();
+        let mut files: PackageFiles = [("labels.txt", folder.join("labels.txt"))].into_iter().collect();
+        files.insert("int8.onnx", scratch.path().join("int8.onnx"));
+        let (_, agreement) = measure::untimed(&manifest, &manifest.variants[1], &files, &vectors).unwrap();
+        assert!(agreement.passed(), "{agreement:?}");
+        agreement.squared_error
+    };
+    let whole = quantize::weights_int8(&onnx).unwrap();
+    let mixed = quantize::weights_int8_but(&onnx, &all_but_one).unwrap();
+    assert!(whole.len() < mixed.len() && mixed.len() < onnx.len());
+    assert!(error(&mixed) < error(&whole));
 }
 
 fn manifest(graph: &Described) -> Manifest {

@@ -4,8 +4,8 @@
 //!   at most 48 groups of neighbouring weights
 //!     -> each coded alone, all others kept: its harm          one attempt a group
 //!     -> ranked, the most harmful first
-//!     -> the first 1, 2, 4, .. kept, until the form passes     at most 6 attempts
-//!     -> between the last two, by halves                       at most 5 attempts
+//!     -> the first 1, 2, 4, .. kept, until the form passes     at most 7 attempts
+//!     -> between the last two, by halves                       at most 4 attempts
 //! ```
 //! The search decides and runs nothing itself: an attempt is the caller's. Equal figures give equal answers.
 
