@@ -71,12 +71,14 @@ impl Bench {
         let figures = match &self.questions {
             Questions::Plain(lines) => {
                 let asked: Vec<_> = lines.iter().collect();
-                judging::figures(&answers(f32, &asked)?, &answers(int8, &asked)?)
+                let (f32, int8) = at_once(|| answers(f32, &asked), || answers(int8, &asked))?;
+                judging::figures(&f32, &int8)
             }
             Questions::Pairs(lines) => {
                 let (queries, found): (Vec<_>, Vec<_>) = lines.iter().map(|(query, answer)| (query, answer)).unzip();
                 let both = |model| Ok::<_, anyhow::Error>([answers(model, &queries)?, answers(model, &found)?]);
-                judging::figures_of_pairs(&both(f32)?, &both(int8)?)
+                let (f32, int8) = at_once(|| both(f32), || both(int8))?;
+                judging::figures_of_pairs(&f32, &int8)
             }
         };
         let figures = figures.map_err(anyhow::Error::msg).context("judging inputs")?;
@@ -86,6 +88,16 @@ impl Bench {
             missed: self.bounds.missed(&figures),
         })
     }
+}
+
+/// Both answer at the same time: nothing is timed here, and somebody waits.
+fn at_once<T: Send>(f32: impl FnOnce() -> Result<T> + Send, int8: impl FnOnce() -> Result<T>) -> Result<(T, T)> {
+    std::thread::scope(|scope| {
+        let f32 = scope.spawn(f32);
+        let int8 = int8();
+        let f32 = f32.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok((f32.context("the f32 form")?, int8.context("the int8 form")?))
+    })
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>> {
