@@ -149,6 +149,9 @@ pub struct Publish {
     /// {"query": [..], "answer": [..]} a line
     #[arg(long, value_name = "FILE")]
     pub judge: Option<PathBuf>,
+    /// Do not judge int8 by the inputs that a recipe names: sooner done, and the release holds no word of it
+    #[arg(long, conflicts_with = "judge")]
+    pub no_judge: bool,
     /// Offer the int8 form also where it is slower than f32 or under its agreement bounds; what it missed is recorded
     #[arg(long, conflicts_with = "no_int8")]
     pub accept_int8: bool,

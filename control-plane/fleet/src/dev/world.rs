@@ -344,6 +344,8 @@ impl World {
             golden: None,
             self_golden: false,
             judge: None,
+            // Somebody waits for the fleet, and a build that is made to build fast judges slowly.
+            no_judge: true,
             accept_int8: false,
             no_int8: false,
             licence: String::new(),

@@ -83,6 +83,9 @@ pub fn find(options: &cli::Publish) -> Result<Source> {
         let (path, from) = (file.clone(), given_as(file));
         source.judge = Some(Judge { path, from, bounds });
     }
+    if options.no_judge {
+        source.judge = None;
+    }
     source.int8 = match (options.accept_int8, options.no_int8) {
         (_, true) => Wish::None,
         (true, false) => Wish::Accept,
