@@ -199,6 +199,14 @@ fn bases() -> Vec<Base> {
         .iter()
         .map(|name| read(&format!("tests/trees/{name}.onnx")))
         .collect();
+    for form in [
+        "convolutions-dynamic",
+        "convolutions-qdq",
+        "convolutions-qoperator",
+        "iris-dynamic-u8",
+    ] {
+        bases.push(read(&format!("tests/quantized/{form}.onnx")));
+    }
     for name in ["iris-mlp", "magika"] {
         let f32 = read(&format!("../zoo/{name}/model.onnx"));
         bases.extend(weights_int8(&f32).ok());

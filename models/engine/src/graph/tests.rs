@@ -148,6 +148,28 @@ fn a_row_so_long_that_it_would_take_all_memory_is_the_clients_fault() {
 }
 
 #[test]
+fn an_input_that_nothing_uses_is_an_input_all_the_same() {
+    let weight = values::of_floats("w", vec![32, 64], &ramp(32 * 64));
+    let inputs: [(&str, &[i64]); 2] = [("x", &[-1, 32]), ("unused", &[-1, 1])];
+    let file = model(
+        &inputs,
+        &[("y", &[-1, 64])],
+        vec![node("MatMul", &["x", "w"], "y")],
+        vec![weight],
+    );
+    for file in [crate::quantize::weights_int8(&file).unwrap(), file] {
+        let graph = graph(&file);
+        let names: Vec<&str> = graph.inputs().iter().map(|spec| spec.name.as_str()).collect();
+        assert_eq!(names, ["x", "unused"]);
+        let given = [
+            of_f32s("x", vec![2, 32], &ramp(64)),
+            of_f32s("unused", vec![2, 1], &ramp(2)),
+        ];
+        assert_eq!(graph.run(&given).unwrap()[0].shape, [2, 64]);
+    }
+}
+
+#[test]
 fn weights_stored_as_int8_are_expanded_per_channel() {
     let mut dequantize = node("DequantizeLinear", &["q", "s", "z"], "w");
     dequantize = crate::testing::with_int(dequantize, "axis", 1);

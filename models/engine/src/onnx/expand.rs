@@ -80,12 +80,12 @@ pub(crate) fn drop_unused(graph: &mut GraphProto) {
         .chain(graph.output.iter().map(|info| &info.name))
         .cloned()
         .collect();
-    graph.initializer.retain(|tensor| used.contains(&tensor.name));
-    let constants: BTreeSet<&String> = graph.initializer.iter().map(|t| &t.name).collect();
-    // Old exporters list constants among the inputs too; one that lost its constant must not become a real input.
-    graph
-        .input
-        .retain(|info| used.contains(&info.name) || constants.contains(&info.name));
+    let unused = |tensor: &TensorProto| (!used.contains(&tensor.name)).then(|| tensor.name.clone());
+    let dropped: BTreeSet<String> = graph.initializer.iter().filter_map(unused).collect();
+    graph.initializer.retain(|tensor| !dropped.contains(&tensor.name));
+    // Old exporters list constants among the inputs too; one that lost its constant must not become a real input. A real one that
+    // nothing uses stays: callers give it.
+    graph.input.retain(|info| !dropped.contains(&info.name));
 }
 
 /// `(x - zero_point) * scale`, with one scale and zero point for all or one per index of `axis`.

@@ -39,6 +39,13 @@ pub(crate) fn held(tensor: &TensorProto) -> Option<usize> {
     })
 }
 
+/// What one element takes; 1 where that is not fixed.
+pub(crate) fn element_bytes(tensor: &TensorProto) -> usize {
+    datatype(tensor.data_type)
+        .and_then(|kind| kind.element_bytes())
+        .unwrap_or(1)
+}
+
 /// The elements of an FP32 constant.
 pub(crate) fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
     if tensor.data_type != onnx(OnnxType::Float) || held(tensor)? != count(tensor)? {

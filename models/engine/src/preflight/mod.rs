@@ -299,7 +299,8 @@ fn constant(tensor: &TensorProto) -> Result<u64, PreflightError> {
             tensor.dims
         )));
     }
-    let bytes = u64::try_from(tensor.raw_data.len().max(held)).unwrap_or(u64::MAX);
+    let elements = held.saturating_mul(values::element_bytes(tensor));
+    let bytes = u64::try_from(tensor.raw_data.len().max(elements)).unwrap_or(u64::MAX);
     // int4 and the like are expanded by the engine to no more than eight bytes an element.
     if bytes > GRAPH_TENSOR_BYTES_MAX * 4 {
         return Err(wrong(format!("has {bytes} bytes")));

@@ -28,6 +28,12 @@ fn an_honest_graph_passes_with_its_size() {
     .unwrap();
     assert_eq!((report.nodes, report.constant_bytes), (2, 64));
     assert_eq!(report.operators.keys().collect::<Vec<_>>(), ["MatMul", "Relu"]);
+    let typed = int64s("w", &[4], &[1, 2, 3, 4]);
+    let report = judged(vec![node("Identity", &["w"], "y")], vec![typed]).unwrap();
+    assert_eq!(
+        report.constant_bytes, 32,
+        "elements of eight bytes each, in a field of their own"
+    );
 }
 
 #[test]

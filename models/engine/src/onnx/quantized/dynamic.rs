@@ -7,7 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
+use tract_onnx::pb::tensor_proto::DataType as OnnxType;
+use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
 use super::{axis, constants, node};
 use crate::onnx::values;
@@ -97,10 +98,12 @@ impl<'a> Wires<'a> {
         if zero != x_zero || !self.known.contains_key(weight.as_str()) || rest.len() > 1 {
             return None;
         }
-        let cast = self.only_taker(product.output.first()?, "Cast")?;
-        let scaled_at = self.only_taker(self.nodes[cast].output.first()?, "Mul")?;
+        let cast = &self.nodes[self.only_taker(product.output.first()?, "Cast")?];
+        let floats = |a: &AttributeProto| a.name == "to" && a.i == i64::from(values::onnx(OnnxType::Float));
+        let sum = cast.output.first().filter(|_| cast.attribute.iter().any(floats))?;
+        let scaled_at = self.only_taker(sum, "Mul")?;
         let scaled = &self.nodes[scaled_at];
-        let scales = scaled.input.iter().find(|name| **name != self.nodes[cast].output[0])?;
+        let scales = scaled.input.iter().find(|name| *name != sum)?;
         let both = self.maker(scales, "Mul")?;
         let w_scale = both.input.iter().find(|name| *name != x_scale)?;
         let fits = both.input.contains(x_scale) && self.known.contains_key(w_scale.as_str());
