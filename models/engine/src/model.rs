@@ -100,24 +100,11 @@ impl LoadedModel {
     /// but names, types and shapes.
     #[tracing::instrument(name = "engine.run", skip_all, fields(model = %self.release, rows))]
     pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RunError> {
-        let names: Vec<&str> = inputs.iter().map(|t| t.name.as_str()).collect();
-        let ready = self.ready_for(&names)?;
-        check_inputs(&ready.spec.inputs, inputs)?;
         tracing::Span::current().record(
             "rows",
             inputs.first().and_then(|t| t.shape.first()).copied().unwrap_or(1),
         );
-        let mut tensors: BTreeMap<String, Tensor> = inputs.iter().map(|t| (t.name.clone(), t.clone())).collect();
-        for step in &ready.pre {
-            step.run(&mut tensors)?;
-        }
-        let taken = self.graph.inputs().iter().map(|spec| {
-            tensors
-                .get(&spec.name)
-                .cloned()
-                .ok_or_else(|| RunError::input(&spec.name, "is neither given nor made by a step"))
-        });
-        let given = taken.collect::<Result<Vec<_>, _>>()?;
+        let (ready, mut tensors, given) = self.before_the_graph(inputs)?;
         tensors.extend(self.graph.run(&given)?.into_iter().map(|t| (t.name.clone(), t)));
         for step in &ready.post {
             step.run(&mut tensors)?;
@@ -129,6 +116,34 @@ impl LoadedModel {
             })
         });
         wanted.collect()
+    }
+
+    /// What the graph is given for a request, in the order of its inputs: the request after the steps before the graph.
+    ///
+    /// # Errors
+    /// Those of [`LoadedModel::run`].
+    pub fn graph_inputs(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RunError> {
+        self.before_the_graph(inputs).map(|(_, _, given)| given)
+    }
+
+    /// Who answers, all tensors so far by their names, and those that the graph takes.
+    #[allow(clippy::type_complexity, reason = "used in two places, named in the comment above")]
+    fn before_the_graph(&self, inputs: &[Tensor]) -> Result<(&Ready, BTreeMap<String, Tensor>, Vec<Tensor>), RunError> {
+        let names: Vec<&str> = inputs.iter().map(|t| t.name.as_str()).collect();
+        let ready = self.ready_for(&names)?;
+        check_inputs(&ready.spec.inputs, inputs)?;
+        let mut tensors: BTreeMap<String, Tensor> = inputs.iter().map(|t| (t.name.clone(), t.clone())).collect();
+        for step in &ready.pre {
+            step.run(&mut tensors)?;
+        }
+        let taken = self.graph.inputs().iter().map(|spec| {
+            tensors
+                .get(&spec.name)
+                .cloned()
+                .ok_or_else(|| RunError::input(&spec.name, "is neither given nor made by a step"))
+        });
+        let given = taken.collect::<Result<Vec<_>, _>>()?;
+        Ok((ready, tensors, given))
     }
 
     /// Makes the plan of a first call by running zeros. A model that cannot run zeros stays cold.

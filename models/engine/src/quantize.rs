@@ -4,7 +4,8 @@
 //! (per row of a table), written as standard ONNX: the codes, their scales and a `DequantizeLinear` that gives the old tensor its old
 //! name. Any ONNX runtime executes it, with activations in FP32. A note in the file's metadata lets our engine code the
 //! activations of linear layers and convolutions too, and compute them in integers (`docs/decisions/0013-integer-layers.md`, 0014).
-//! Weights that are not to be coded are named; [`keep`] finds out which those should be.
+//! Weights that are not to be coded are named; [`keep`] finds out which those should be. A [`Calibration`] tells what layers see, by
+//! which their weights are rounded (`docs/decisions/0021-weights-rounded-together.md`).
 #![allow(
     clippy::as_conversions,
     reason = "rounding f32 to codes of -127..=127 is what this module is for"
@@ -13,17 +14,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
+use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto};
 
-use crate::onnx::{OnnxError, decode, encode, lift_constants, mark_rows_coded, strip_notes, values};
+use crate::onnx::{OnnxError, decode, encode, lift_constants, mark_rows_coded, strip_notes};
 
+mod calibrate;
+mod codes;
 mod fold;
 pub mod keep;
 
-/// Smaller tensors stay FP32: they hold little of the size and often much of the accuracy.
-const ELEMENTS_MIN: usize = 256;
-/// Fewer weights to a scale would not pay for the scale.
-const PER_SCALE_MIN: usize = 16;
+pub use calibrate::{CalibrateError, Calibration};
+use codes::{Channels, ELEMENTS_MIN, quantized, scales};
+
 /// `DequantizeLinear` knows an axis from here on.
 const OPSET_MIN: i64 = 13;
 
@@ -91,21 +93,26 @@ pub fn weights(onnx: &[u8]) -> Result<Vec<Weight>, QuantizeError> {
 /// # Errors
 /// [`QuantizeError`]; the model itself is not judged, [`crate::preflight`] does that.
 pub fn weights_int8(onnx: &[u8]) -> Result<Vec<u8>, QuantizeError> {
-    weights_int8_but(onnx, &BTreeSet::new())
+    weights_int8_but(onnx, &BTreeSet::new(), &Calibration::default())
 }
 
-/// The same with the weights named in `keep` left as they are: their layers compute in FP32.
+/// The same with the weights named in `keep` left as they are: their layers compute in FP32. The weights of layers whose inputs are
+/// known by `calibration` are rounded together, so that what the layer gives on such inputs is close, not each weight.
 ///
 /// # Errors
 /// Those of [`weights_int8`]; [`QuantizeError::Nothing`] also where all are kept.
-pub fn weights_int8_but(onnx: &[u8], keep: &BTreeSet<String>) -> Result<Vec<u8>, QuantizeError> {
+pub fn weights_int8_but(
+    onnx: &[u8],
+    keep: &BTreeSet<String>,
+    calibration: &Calibration,
+) -> Result<Vec<u8>, QuantizeError> {
     let (mut model, axes) = prepared(onnx)?;
     let graph = model.graph.as_mut().ok_or(OnnxError::NoGraph)?;
     let mut nodes = Vec::new();
     let mut constants = Vec::with_capacity(graph.initializer.len() + axes.len());
     for tensor in std::mem::take(&mut graph.initializer) {
         let of = axes.get(&tensor.name).filter(|_| !keep.contains(&tensor.name));
-        match of.and_then(|&of| quantized(&tensor, of).map(|q| (of, q))) {
+        match of.and_then(|&of| quantized(&tensor, of, calibration.of_weight(&tensor.name)).map(|q| (of, q))) {
             Some((of, (codes, scales))) => {
                 nodes.push(dequantize(&tensor.name, &codes.name, &scales.name, of.axis));
                 constants.extend([codes, scales]);
@@ -146,14 +153,6 @@ fn prepared(onnx: &[u8]) -> Result<(ModelProto, BTreeMap<String, Channels>), Qua
     Ok((model, axes))
 }
 
-/// What has a scale of its own.
-#[derive(Clone, Copy, PartialEq)]
-struct Channels {
-    axis: usize,
-    /// They are those of a convolution: what it sees has much in common.
-    image: bool,
-}
-
 /// The channels of each weight whose uses all agree on them.
 fn channel_axes(graph: &GraphProto) -> BTreeMap<String, Channels> {
     let ranks: BTreeMap<&str, usize> = graph
@@ -191,75 +190,6 @@ fn channel_axes(graph: &GraphProto) -> BTreeMap<String, Channels> {
         .collect()
 }
 
-/// A weight's numbers and the scale of each of its channels; `None` where FP32 should stay.
-fn scales(tensor: &TensorProto, axis: usize) -> Option<(Vec<f32>, Vec<f32>)> {
-    let weights = values::floats(tensor)?;
-    let (channels, inner) = channels(tensor, axis)?;
-    if weights.len() < ELEMENTS_MIN
-        || weights.len() / channels.max(1) < PER_SCALE_MIN
-        || weights.iter().any(|w| !w.is_finite())
-    {
-        return None;
-    }
-    let mut scales = vec![0f32; channels];
-    for (at, weight) in weights.iter().enumerate() {
-        let scale = &mut scales[at / inner % channels];
-        *scale = scale.max(weight.abs() / 127.0);
-    }
-    // Subnormal scales would make the division overflow; such a channel is as good as zero.
-    scales
-        .iter_mut()
-        .filter(|scale| **scale < f32::MIN_POSITIVE)
-        .for_each(|scale| *scale = 1.0);
-    Some((weights, scales))
-}
-
-/// How many channels `axis` has, and how many numbers lie side by side in each.
-fn channels(tensor: &TensorProto, axis: usize) -> Option<(usize, usize)> {
-    let dims = tensor.dims.iter().map(|&d| usize::try_from(d).ok());
-    let dims: Vec<usize> = dims.collect::<Option<_>>()?;
-    Some((*dims.get(axis)?, dims[axis + 1..].iter().product()))
-}
-
-/// Codes and scales of a weight; `None` where FP32 should stay.
-fn quantized(tensor: &TensorProto, of: Channels) -> Option<(TensorProto, TensorProto)> {
-    let (weights, scales) = scales(tensor, of.axis)?;
-    let (channels, inner) = channels(tensor, of.axis)?;
-    let channel = |at: usize| at / inner % channels;
-    let code = |(at, weight): (usize, &f32)| (weight / scales[channel(at)]).round().clamp(-127.0, 127.0) as i8;
-    let mut codes: Vec<i8> = weights.iter().enumerate().map(code).collect();
-    if of.image {
-        let mut places = vec![Vec::with_capacity(weights.len() / channels); channels];
-        (0..weights.len()).for_each(|at| places[channel(at)].push(at));
-        for (places, scale) in places.iter().zip(&scales) {
-            keep_sum(places, *scale, &weights, &mut codes);
-        }
-    }
-    let codes = values::of_bytes(&format!("{}.s8", tensor.name), tensor.dims.clone(), &codes);
-    let scales = values::of_floats(&format!("{}.scale", tensor.name), vec![tensor.dims[of.axis]], &scales);
-    Some((codes, scales))
-}
-
-/// Moves codes at `places`, those whose rounding was the closest call, until their sum is that of the weights, to half a step.
-fn keep_sum(places: &[usize], scale: f32, weights: &[f32], codes: &mut [i8]) {
-    let error = |at: usize, codes: &[i8]| f64::from(weights[at]) / f64::from(scale) - f64::from(codes[at]);
-    let missing = places.iter().map(|at| error(*at, codes)).sum::<f64>().round();
-    let step: i8 = if missing < 0.0 { -1 } else { 1 };
-    let gain = |at: usize| error(at, codes) * f64::from(step);
-    let mut movable: Vec<(f64, usize)> = places
-        .iter()
-        .filter(|at| codes[**at] != 127 * step)
-        .map(|at| (gain(*at), *at))
-        .collect();
-    let moved = movable.len().min(missing.abs() as usize);
-    if moved < movable.len() {
-        movable.select_nth_unstable_by(moved, |(a, at), (b, other)| b.total_cmp(a).then(at.cmp(other)));
-    }
-    for (_, at) in &movable[..moved] {
-        codes[*at] += step;
-    }
-}
-
 fn dequantize(weight: &str, codes: &str, scales: &str, axis: usize) -> NodeProto {
     let kind = AttributeType::Int as i32;
     NodeProto {
@@ -279,8 +209,11 @@ fn dequantize(weight: &str, codes: &str, scales: &str, axis: usize) -> NodeProto
 
 #[cfg(test)]
 mod tests {
+    use tract_onnx::pb::TensorProto;
+
     use super::*;
     use crate::graph::Graph;
+    use crate::onnx::values;
     use crate::testing::{self, floats, ramp};
     use crate::{onnx, tensor};
 
@@ -338,25 +271,6 @@ mod tests {
     }
 
     #[test]
-    fn every_weight_is_within_a_step_of_its_code_and_sums_within_half_a_step() {
-        let weights = ramp(32 * 64);
-        let tensor = values::of_floats("w", vec![32, 64], &weights);
-        for image in [false, true] {
-            let (codes, scales) = quantized(&tensor, Channels { axis: 1, image }).unwrap();
-            let (codes, scales) = (values::integers(&codes).unwrap(), values::floats(&scales).unwrap());
-            let mut sums = vec![0.0; 64];
-            for (at, weight) in weights.iter().enumerate() {
-                let error = weight / scales[at % 64] - codes[at] as f32;
-                assert!(error.abs() <= if image { 1.0001 } else { 0.5001 }, "{error}");
-                assert!(codes[at].abs() <= 127);
-                sums[at % 64] += error;
-            }
-            let far = sums.iter().fold(0.0, |far: f32, sum| far.max(sum.abs()));
-            assert_eq!(far <= 0.501, image, "{far}");
-        }
-    }
-
-    #[test]
     fn what_all_inputs_have_in_common_comes_through() {
         let weights: Vec<f32> = ramp(32 * 64).iter().map(|w| w - 0.3).collect();
         let weight = values::of_floats("w", vec![64, 32, 1, 1], &weights);
@@ -375,16 +289,6 @@ mod tests {
             // Half a step of a weight; each of 32 rounded to the nearest would be off by three of them.
             assert!((y - sum).abs() < 0.6 * 1.3 / 127.0, "{y} for {sum}");
         }
-    }
-
-    #[test]
-    fn a_channel_of_zeros_and_weights_that_are_no_numbers_do_no_harm() {
-        let zeros = values::of_floats("w", vec![32, 64], &[0.0; 32 * 64]);
-        let (codes, scales) = quantized(&zeros, Channels { axis: 0, image: true }).unwrap();
-        assert!(values::integers(&codes).unwrap().iter().all(|c| *c == 0));
-        assert!(values::floats(&scales).unwrap().iter().all(|s| *s == 1.0));
-        let nan = values::of_floats("w", vec![32, 64], &[f32::NAN; 32 * 64]);
-        assert!(quantized(&nan, Channels { axis: 0, image: true }).is_none());
     }
 
     #[test]
@@ -422,7 +326,9 @@ mod tests {
             named,
             [("first", 32 * 64 * 3 - 64 * 4), ("second", 64 * 16 * 3 - 16 * 4)]
         );
-        let kept = decode(&weights_int8_but(&file, &BTreeSet::from(["first".to_owned()])).unwrap()).unwrap();
+        let kept =
+            decode(&weights_int8_but(&file, &BTreeSet::from(["first".to_owned()]), &Calibration::default()).unwrap())
+                .unwrap();
         let whole = decode(&weights_int8(&file).unwrap()).unwrap();
         let constant = |model: &ModelProto, name: &str| {
             let graph = model.graph.as_ref().unwrap();
@@ -435,9 +341,12 @@ mod tests {
             assert_eq!(constant(&kept, made), constant(&whole, made));
         }
         let every = BTreeSet::from(["first".to_owned(), "second".to_owned()]);
-        assert_eq!(weights_int8_but(&file, &every), Err(QuantizeError::Nothing));
         assert_eq!(
-            weights_int8_but(&file, &BTreeSet::from(["no such".to_owned()])),
+            weights_int8_but(&file, &every, &Calibration::default()),
+            Err(QuantizeError::Nothing)
+        );
+        assert_eq!(
+            weights_int8_but(&file, &BTreeSet::from(["no such".to_owned()]), &Calibration::default()),
             weights_int8(&file)
         );
     }

@@ -67,7 +67,7 @@ fn a_weight_of_the_bundled_model_can_stay_f32() {
         agreement.squared_error
     };
     let whole = quantize::weights_int8(&onnx).unwrap();
-    let mixed = quantize::weights_int8_but(&onnx, &all_but_one).unwrap();
+    let mixed = quantize::weights_int8_but(&onnx, &all_but_one, &quantize::Calibration::default()).unwrap();
     assert!(whole.len() < mixed.len() && mixed.len() < onnx.len());
     assert!(error(&mixed) < error(&whole));
 }
