@@ -1,6 +1,7 @@
-"""Makes the inputs that int8 forms are judged by when they are published: none of them is a golden vector.
+"""Makes the inputs that int8 forms are calibrated with and judged by when they are published.
 
-    python3 judge.py names|photos|files      writes judge/NAME.jsonl
+    python3 judge.py names|photos|files      writes judge/NAME.jsonl: none of them is a golden vector
+    python3 judge.py calibrate               writes calibrate/photos.jsonl: of other photographs than those that judge
 
 Inputs only: the f32 form's answers are what int8 is held against. `requirements.txt` says what was installed; another version
 of Python or of a package may give other inputs, so the files are committed. `judge/README.md` says whose they are.
@@ -30,6 +31,8 @@ PHOTOS = {
     "ihc.png": 4,
     "cell.png": 2,
 }
+
+CALIBRATE = {"astronaut.png": 6, "chelsea.png": 4, "coffee.png": 4, "text.png": 1, "microaneurysms.png": 1}
 
 MODULES = """argparse array ast asyncio base64 bdb binascii bisect calendar cmath codecs collections colorsys configparser
 contextlib copy csv ctypes datetime decimal difflib dis email.utils enum filecmp fileinput fnmatch fractions ftplib functools
@@ -67,7 +70,7 @@ def names():
     return [{"query": texts("text", [q]), "answer": texts("text", [a])} for q, a in chosen[:360]]
 
 
-def photos():
+def crops(photos, seed):
     """Crops of photographs, 192 pixels square."""
     import skimage
     import sklearn
@@ -75,9 +78,9 @@ def photos():
 
     folders = [os.path.join(os.path.dirname(skimage.__file__), "data")]
     folders.append(os.path.join(os.path.dirname(sklearn.__file__), "datasets", "images"))
-    chance = random.Random(2)
+    chance = random.Random(seed)
     lines = []
-    for name, count in PHOTOS.items():
+    for name, count in photos.items():
         path = next(p for p in (os.path.join(folder, name) for folder in folders) if os.path.exists(p))
         image = Image.open(path).convert("RGB")
         for _ in range(count):
@@ -193,11 +196,17 @@ def texts(name, values):
 
 
 def main():
-    kinds = {"names": names, "photos": photos, "files": files}
+    kinds = {
+        "names": ("judge/names.jsonl", names),
+        "photos": ("judge/photos.jsonl", lambda: crops(PHOTOS, 2)),
+        "files": ("judge/files.jsonl", files),
+        "calibrate": ("calibrate/photos.jsonl", lambda: crops(CALIBRATE, 5)),
+    }
     if len(sys.argv) != 2 or sys.argv[1] not in kinds:
         sys.exit(__doc__)
-    path = os.path.join(HERE, "judge", f"{sys.argv[1]}.jsonl")
-    lines = kinds[sys.argv[1]]()
+    place, make = kinds[sys.argv[1]]
+    path = os.path.join(HERE, place)
+    lines = make()
     with open(path, "w", encoding="utf-8") as file:
         for line in lines:
             file.write(json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n")

@@ -145,6 +145,10 @@ pub struct Publish {
     /// Make golden vectors by running the f32 model itself on seeded inputs
     #[arg(long, conflicts_with = "golden")]
     pub self_golden: bool,
+    /// Inputs by which the weights of the int8 form are rounded, one JSON object {"inputs": [..]} a line: a dozen that are like
+    /// what users will send
+    #[arg(long, value_name = "FILE")]
+    pub calibrate: Option<PathBuf>,
     /// Inputs other than the golden ones to judge int8 against f32 by, one JSON object {"inputs": [..]} or, for an embedder,
     /// {"query": [..], "answer": [..]} a line
     #[arg(long, value_name = "FILE")]

@@ -4,6 +4,7 @@
 //!   zoo name, recipe or ONNX file
 //!     -> [source]   its files, golden vectors, checks and signatures
 //!     -> [make]     judged in a child process; f32 and [int8] measured in turn; the better one proposed
+//!                   [calibrate] says by which inputs the int8 weights are rounded, [judge] by which others they are judged
 //!                   [elsewhere] says what else runs the f32 model, and for which nodes
 //!     -> [upload]   signed, only what the control plane lacks, logged
 //! ```
@@ -15,6 +16,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use proto::ids::{ModelVersion, Release};
 
+pub mod calibrate;
 pub mod elsewhere;
 pub mod golden;
 mod in_engine;
@@ -143,6 +145,9 @@ fn show(made: &Made) {
     for kept in made.trials.iter().filter_map(|trial| trial.kept.as_ref()) {
         say(&int8::said(kept, output::bytes));
     }
+    for by in made.trials.iter().filter_map(|trial| trial.calibrated.as_ref()) {
+        say(&format!("int8 calibrated by {by}"));
+    }
     for judged in made.trials.iter().filter_map(|trial| trial.judged.as_ref()) {
         say(&format!(
             "int8 judged by {} ({})",
@@ -185,7 +190,7 @@ fn facts(made: &Made, sent: Option<&upload::Sent>) -> serde_json::Value {
         serde_json::json!({"variant": t.id, "bytes": t.bytes, "cosine_min": m.map(|m| m.cosine_min),
             "top1_share": m.map(|m| m.top1_share), "abs_max": m.map(|m| m.abs_max), "row_us": m.map(|m| m.row_us),
             "rows8_us": m.map(|m| m.rows8_us), "load_us": m.map(|m| m.load_us), "refused": t.refused, "accepted": t.accepted,
-            "judged": t.judged.as_ref().map(|j| serde_json::json!({"by": j.by, "figures": j.figures, "missed": j.missed})),
+            "calibrated": t.calibrated, "judged": t.judged.as_ref().map(|j| serde_json::json!({"by": j.by, "figures": j.figures, "missed": j.missed})),
             "stay_f32": t.kept.as_ref().map(|kept| kept.weights.iter().map(|w| w.name.as_str()).collect::<Vec<_>>()),
             "stay_f32_bytes": t.kept.as_ref().map(engine::quantize::keep::Kept::bytes)})
     };

@@ -343,6 +343,7 @@ impl World {
             name: None,
             golden: None,
             self_golden: false,
+            calibrate: None,
             judge: None,
             // Somebody waits for the fleet, and a build that is made to build fast judges slowly.
             no_judge: true,

@@ -11,6 +11,7 @@ use engine::measure::{Loaded, Times, in_turn};
 use models::golden::Vector;
 use proto::manifest::{Measured, Variant};
 
+use super::calibrate::{Calibrate, Samples};
 use super::int8::{Form, NEXT, NoForm, Wish, Workbench, checks_of_accepted, objections};
 use super::judge::Judged;
 use super::make::{CLASS, Package, own, refused, variant};
@@ -38,10 +39,13 @@ pub(super) fn offer(
     let checks = source.int8_checks.clone();
     let checks = checks.map_or_else(|| int8_checks_for(golden), Ok)?;
     let int8 = variant(INT8, CLASS, INT8_FILE, own("s8-weights-u8-rows"), checks)?;
-    let judge = source.judge.as_ref().map(|judge| judge.read(golden));
+    let samples = source.calibrate.as_ref().map(Calibrate::read);
+    let samples = samples.transpose()?.unwrap_or_default();
+    let settled = [golden, &samples.vectors].concat();
+    let judge = source.judge.as_ref().map(|judge| judge.read(&settled));
     let judge = judge.transpose()?;
     let loaded = Loaded::new(&package.manifest, &parent.variant, &package.package_files(), golden)?;
-    let (form, times) = match made(package, source, &int8, work, golden) {
+    let (form, times) = match made(package, source, &int8, work, golden, (&samples, &loaded)) {
         Ok((form, child)) => {
             let times = in_turn(&[&loaded, &child], golden)?;
             let judged = judge.map(|judge| judge.judge(&loaded.model, &child.model));
@@ -55,6 +59,7 @@ pub(super) fn offer(
         Ok((form, judged)) => {
             let tried = Tried {
                 form,
+                calibrated: Some(samples.by).filter(|by| !by.is_empty()),
                 judged,
                 times: [times[0], times[1]],
             };
@@ -74,6 +79,7 @@ fn made(
     int8: &Variant,
     work: &Path,
     golden: &[Vector],
+    (samples, parent): (&Samples, &Loaded),
 ) -> Result<(Form, Loaded), NoForm> {
     if source.int8 == Wish::None {
         return Err(NoForm::Model("none was made, as --no-int8 asks".to_owned()));
@@ -81,6 +87,8 @@ fn made(
     let onnx = fs::read(&source.model.1)?;
     let mut files = package.package_files();
     files.insert(INT8_FILE, work.join(INT8_FILE));
+    let calibration = samples.gather(&onnx, &parent.model);
+    let calibration = calibration.map_err(|error| NoForm::Model(format!("{error:#}")))?;
     let bench = Workbench {
         onnx: &onnx,
         manifest: &package.manifest,
@@ -88,6 +96,7 @@ fn made(
         files: &files,
         path: work.join(INT8_FILE),
         golden,
+        calibration: &calibration,
     };
     let form = bench.make()?;
     let loaded = Loaded::new(&package.manifest, int8, &files, golden)?;
@@ -97,6 +106,7 @@ fn made(
 /// The int8 form and what it showed.
 struct Tried {
     form: Form,
+    calibrated: Option<String>,
     judged: Option<Judged>,
     /// Of f32 and of int8.
     times: [Times; 2],
@@ -104,7 +114,12 @@ struct Tried {
 
 /// Offers the int8 form or says why not.
 fn settle(package: &mut Package, wish: Wish, mut int8: Variant, tried: Tried, work: &Path) -> Result<()> {
-    let Tried { form, judged, times } = tried;
+    let Tried {
+        form,
+        calibrated,
+        judged,
+        times,
+    } = tried;
     let [parent, own] = times;
     let measured = own.of(form.measured);
     let mut against = objections(&form.agreement, parent, own);
@@ -124,6 +139,7 @@ fn settle(package: &mut Package, wish: Wish, mut int8: Variant, tried: Tried, wo
         };
         let mut trial = refused(int8.id, form.bytes, Some(measured), why);
         trial.kept = form.kept;
+        trial.calibrated = calibrated;
         trial.judged = judged;
         package.trials.push(trial);
         return Ok(());
@@ -136,6 +152,7 @@ fn settle(package: &mut Package, wish: Wish, mut int8: Variant, tried: Tried, wo
     if let Some(trial) = package.trials.last_mut() {
         trial.accepted = Some(against).filter(|against| !against.is_empty());
         trial.kept = form.kept;
+        trial.calibrated = calibrated;
         trial.judged = judged;
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use engine::PackageFiles;
 use engine::measure::{self, MeasureError, Times};
 use engine::quantize::keep::{Attempt, Kept, fewest};
-use engine::quantize::{QuantizeError, weights, weights_int8_but};
+use engine::quantize::{Calibration, QuantizeError, weights, weights_int8_but};
 use models::golden::{Agreement, Vector, Verdict};
 use proto::manifest::{Check, Manifest, Measured, Variant};
 
@@ -60,6 +60,7 @@ pub(super) struct Workbench<'a> {
     pub(super) files: &'a PackageFiles,
     pub(super) path: PathBuf,
     pub(super) golden: &'a [Vector],
+    pub(super) calibration: &'a Calibration,
 }
 
 /// A form that ran; its file lies at the workbench's path.
@@ -94,7 +95,7 @@ impl Workbench<'_> {
     }
 
     fn attempt(&self, keep: &BTreeSet<String>) -> Result<Form, NoForm> {
-        let small = weights_int8_but(self.onnx, keep)?;
+        let small = weights_int8_but(self.onnx, keep, self.calibration)?;
         std::fs::write(&self.path, &small)?;
         let (measured, agreement) = measure::untimed(self.manifest, self.variant, self.files, self.golden)?;
         Ok(Form {

@@ -1,14 +1,15 @@
 //! Judging the int8 form by inputs that it was not made with: f32 answers them, int8 is held against that.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use engine::LoadedModel;
 use models::golden::Vector;
 use models::golden::judging::{self, Bounds, Figures, Questions};
 use proto::ids::ContentHash;
-use proto::limits::STEP_FILE_BYTES_MAX;
 use proto::oip::Tensor;
+
+use super::calibrate::read_bounded;
 
 /// Where judging inputs come from, and what they must show.
 #[derive(Clone, Debug)]
@@ -41,17 +42,17 @@ pub struct Judged {
 }
 
 impl Judge {
-    /// Reads the inputs.
+    /// Reads the inputs. The int8 form is `settled` on its golden vectors and calibration inputs.
     ///
     /// # Errors
-    /// The file does not read, is too long, or asks what the golden vectors ask.
-    pub fn read(&self, golden: &[Vector]) -> Result<Bench> {
+    /// The file does not read, is too long, or asks what the form was settled on.
+    pub fn read(&self, settled: &[Vector]) -> Result<Bench> {
         let path = self.path.display();
         let bytes = read_bounded(&self.path)?;
         let questions = judging::read(&bytes).with_context(|| path.to_string())?;
-        if let Some(line) = judging::same_as_golden(&questions, golden) {
+        if let Some(line) = judging::same_as_golden(&questions, settled) {
             bail!(
-                "{path}, line {line} asks what the golden vectors ask, on which the int8 form was settled: judge by other inputs"
+                "{path}, line {line} asks what the golden vectors or the calibration inputs ask, on which the int8 form was settled: judge by other inputs"
             );
         }
         Ok(Bench {
@@ -98,17 +99,6 @@ fn at_once<T: Send>(f32: impl FnOnce() -> Result<T> + Send, int8: impl FnOnce() 
         let f32 = f32.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok((f32.context("the f32 form")?, int8.context("the int8 form")?))
     })
-}
-
-fn read_bounded(path: &Path) -> Result<Vec<u8>> {
-    let failed = || format!("read {}", path.display());
-    let bytes = std::fs::metadata(path).with_context(failed)?.len();
-    ensure!(
-        bytes <= STEP_FILE_BYTES_MAX,
-        "{} has {bytes} bytes, allowed is {STEP_FILE_BYTES_MAX}",
-        path.display()
-    );
-    std::fs::read(path).with_context(failed)
 }
 
 fn answers(model: &LoadedModel, asked: &[&Vec<Tensor>]) -> Result<Vec<Vec<Tensor>>> {

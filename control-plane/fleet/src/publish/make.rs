@@ -58,6 +58,8 @@ pub struct Trial {
     pub refused: Option<String>,
     /// What spoke against it, where the publisher accepted that.
     pub accepted: Option<String>,
+    /// What its weights were rounded by, beside themselves.
+    pub calibrated: Option<String>,
     /// What it showed on inputs that it was not made with.
     pub judged: Option<Judged>,
     /// Weights that stayed f32 to keep it within its checks.
@@ -128,6 +130,7 @@ pub(super) fn refused(id: VariantId, bytes: u64, measured: Option<Measured>, why
         measured,
         refused: Some(why),
         accepted: None,
+        calibrated: None,
         judged: None,
         kept: None,
     }
@@ -279,6 +282,7 @@ impl Package {
             measured: Some(measured),
             refused: None,
             accepted: None,
+            calibrated: None,
             judged: None,
             kept: None,
         });
@@ -304,6 +308,7 @@ impl Package {
             let judged = trial.judged.as_ref();
             let facts = [
                 ("int8-mixed", kept),
+                ("int8-calibrated-by", trial.calibrated.clone()),
                 ("int8-judged", judged.map(|judged| judge::said(&judged.figures))),
                 ("int8-judged-by", judged.map(|judged| judged.by.clone())),
                 ("int8-accepted", trial.accepted.clone()),

@@ -7,6 +7,7 @@ use models::golden;
 use proto::ids::ModelName;
 use proto::manifest::{Check, Signature};
 
+use super::calibrate::Calibrate;
 use super::elsewhere::{self, Elsewhere};
 use super::int8::Wish;
 use super::judge::Judge;
@@ -34,6 +35,8 @@ pub struct Source {
     pub f32_checks: Vec<Check>,
     /// What int8 must keep; `None`: what fits the golden vectors.
     pub int8_checks: Option<Vec<Check>>,
+    /// What the weights of int8 are rounded by.
+    pub calibrate: Option<Calibrate>,
     /// What int8 is judged by beside the golden vectors.
     pub judge: Option<Judge>,
     /// Whether there is to be an int8 form.
@@ -77,6 +80,10 @@ pub fn find(options: &cli::Publish) -> Result<Source> {
         source.golden = given(file);
     } else if options.self_golden {
         source.golden = Golden::OfItself;
+    }
+    if let Some(file) = &options.calibrate {
+        let (path, from) = (file.clone(), given_as(file));
+        source.calibrate = Some(Calibrate { path, from });
     }
     if let Some(file) = &options.judge {
         let bounds = source.judge.map(|judge| judge.bounds).unwrap_or_default();
@@ -126,6 +133,10 @@ fn of_recipe(recipe: &Recipe) -> Result<Source> {
         golden: Golden::File(golden.context("a recipe has golden vectors")?, made_by),
         f32_checks: recipe.checks.f32.clone(),
         int8_checks: Some(recipe.checks.int8.clone()),
+        calibrate: recipe.calibrate.as_ref().map(|calibrate| Calibrate {
+            path: recipe.calibrate_path(calibrate),
+            from: calibrate.from.clone(),
+        }),
         judge: recipe.judge.as_ref().map(|judge| Judge {
             path: recipe.judge_path(judge),
             from: judge.from.clone(),
@@ -162,6 +173,7 @@ fn of_onnx(path: &Path, options: &cli::Publish) -> Result<Source> {
         golden,
         f32_checks: F32_CHECKS.to_vec(),
         int8_checks: None,
+        calibrate: None,
         judge: None,
         int8: Wish::Offer,
         signatures: Vec::new(),

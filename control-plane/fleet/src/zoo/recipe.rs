@@ -34,6 +34,8 @@ pub struct Recipe {
     pub convert: Option<Convert>,
     /// How close the variants must stay to the golden vectors.
     pub checks: Checks,
+    /// What the int8 form is made with when it is published.
+    pub calibrate: Option<CalibrateFile>,
     /// What the int8 form is judged by when it is published.
     pub judge: Option<JudgeFile>,
     /// Ways to call it beside the plain `tensors`.
@@ -103,6 +105,16 @@ pub struct Checks {
     pub f32: Vec<Check>,
     /// For its weights in 8 bits.
     pub int8: Vec<Check>,
+}
+
+/// Inputs by which the weights of the int8 form are rounded.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CalibrateFile {
+    /// In the zoo's `calibrate` folder, which models share.
+    pub file: String,
+    /// Of what it was made.
+    pub from: String,
 }
 
 /// Inputs that are no golden vectors, and what the int8 form must show on them.
@@ -197,6 +209,12 @@ impl Recipe {
         self.bundled.iter().map(String::as_str).chain(fetched).chain(made)
     }
 
+    /// Where a file of calibration inputs lies.
+    #[must_use]
+    pub fn calibrate_path(&self, calibrate: &CalibrateFile) -> PathBuf {
+        self.folder.with_file_name("calibrate").join(&calibrate.file)
+    }
+
     /// Where a judging file lies.
     #[must_use]
     pub fn judge_path(&self, judge: &JudgeFile) -> PathBuf {
@@ -254,10 +272,11 @@ impl Recipe {
                 "a path leads out of the package"
             );
         }
-        let judge_is_plain = |judge: &JudgeFile| !judge.file.contains('/') && !judge.file.starts_with('.');
+        let judge = self.judge.iter().map(|judge| &judge.file);
+        let mut shared = judge.chain(self.calibrate.iter().map(|calibrate| &calibrate.file));
         ensure!(
-            self.judge.iter().all(judge_is_plain),
-            "the judging file is not a plain file name"
+            shared.all(|file| !file.contains('/') && !file.starts_with('.')),
+            "the file to judge or to calibrate by is not a plain file name"
         );
         let script_is_plain = |c: &Convert| !c.script.contains('/') && c.requires.iter().all(|r| !r.starts_with('-'));
         ensure!(

@@ -13,13 +13,21 @@ fn every_recipe_of_the_zoo_reads_and_its_bundled_files_lie_beside_it() {
         }
         let golden = bundled_golden(&name).unwrap();
         assert!(!golden.is_empty());
+        let calibrate = recipe
+            .calibrate
+            .as_ref()
+            .map(|calibrate| crate::publish::calibrate::Calibrate {
+                path: recipe.calibrate_path(calibrate),
+                from: calibrate.from.clone(),
+            });
+        let samples = calibrate.map(|calibrate| calibrate.read().unwrap()).unwrap_or_default();
         if let Some(judge) = &recipe.judge {
             let judge = crate::publish::judge::Judge {
                 path: recipe.judge_path(judge),
                 from: judge.from.clone(),
                 bounds: judge.bounds,
             };
-            judge.read(&golden).unwrap();
+            judge.read(&[golden, samples.vectors].concat()).unwrap();
         }
     }
 }
