@@ -4,7 +4,7 @@
 //!   head -> authenticate -> residency fence -> deadline -> bounded body -> decode and check against the signature
 //!        -> cache -> coalesce -> queue -> (engine threads) -> encode
 //! ```
-//! Each step is a module; `infer` walks them. What a step refuses becomes a `reply::Problem` here and nowhere else.
+//! Each step is a module; `infer` has those that all protocols share, `rest` walks them. What a step refuses becomes a `reply::Problem` here and nowhere else.
 //!
 //! Never here: a request of a tenant read before its key and boundary were checked; an execution after its deadline; a
 //! payload, key or id in a log, metric or trace.
@@ -17,6 +17,7 @@ mod fit;
 mod infer;
 mod metadata;
 mod reply;
+mod rest;
 mod route;
 mod status;
 
@@ -117,7 +118,7 @@ impl Door {
     async fn answer(&self, request: Request<()>, body: &mut Unread) -> Result<Answer, Problem> {
         let parts = &self.parts;
         match route::of(request.method(), request.uri().path())? {
-            Route::Infer(target) => infer::answer(self, &target, request, body).await,
+            Route::Infer(target) => rest::answer(self, &target, request, body).await,
             Route::Live => Ok(reply::empty(StatusCode::OK)),
             Route::Ready => status::ready(parts),
             Route::Server => Ok(reply::json(&metadata::server())),
