@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HeaderName;
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request};
 use proto::ids::TenantId;
 use proto::limits::{INFER_BODY_BYTES_MAX, INFER_BODY_MS_MAX};
 use proto::oip::{Answered, InferAnswer, read_infer, read_raw, write_infer};
@@ -17,7 +17,6 @@ use super::infer::{self, Admitted, Obtained, Question, Terms};
 use super::reply::{self, Problem};
 use super::route::Target;
 use super::{Answer, Door, deadline};
-use crate::metrics::Outcome;
 use crate::serving::ModelSlot;
 
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -81,26 +80,10 @@ async fn question(
     };
     let time = budget.min(Duration::from_millis(INFER_BODY_MS_MAX));
     let received = body::read(&door.room, incoming, INFER_BODY_BYTES_MAX, time).await?;
-    let received = received.ok_or_else(|| {
-        if time < budget {
-            body_timeout()
-        } else {
-            Problem::deadline_exceeded()
-        }
-    })?;
+    let received = received.ok_or_else(|| body::late(time, budget))?;
     let short = encoding == Encoding::Plain && received.bytes.len() <= infer::DECODE_INLINE_BYTES_MAX;
     let tenant = tenant.clone();
     infer::aside(short, move || decode(slot, &tenant, received, encoding, json_bytes)).await
-}
-
-fn body_timeout() -> Problem {
-    let message = format!("the body did not arrive within {INFER_BODY_MS_MAX} ms");
-    Problem::new(
-        StatusCode::REQUEST_TIMEOUT,
-        "body_timeout",
-        message,
-        Outcome::BadRequest,
-    )
 }
 
 fn decode(
