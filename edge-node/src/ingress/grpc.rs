@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
 use http::{Method, Request, Response, StatusCode, Version};
-use proto::oip::grpc::SERVICE;
+use proto::oip::grpc::{SERVICE, is_content_type};
 use runtime::https::{Body, Unread};
 
 use super::Door;
@@ -30,11 +30,10 @@ pub(super) use status::refuse;
 /// What gRPC says of its bodies.
 const GRPC: &str = "application/grpc";
 
-/// Whether `request` is a call over gRPC. `application/grpc-web` is not.
+/// Whether `request` is a call over gRPC.
 pub(super) fn speaks<B>(request: &Request<B>) -> bool {
-    let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
-    let rest = content_type.and_then(|text| text.strip_prefix(GRPC.as_bytes()));
-    request.version() == Version::HTTP_2 && rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    let content_type = request.headers().get(CONTENT_TYPE);
+    request.version() == Version::HTTP_2 && content_type.is_some_and(|value| is_content_type(value.as_bytes()))
 }
 
 /// Answers one call, and takes its body only if it reads it.

@@ -75,7 +75,7 @@ async def talk(client, module, headers, source):
     assert await client.is_model_ready(MODEL, headers=headers)
     assert await client.is_model_ready(MODEL, "1", headers=headers)
     assert not await client.is_model_ready("nobody", headers=headers)
-    server = await client.get_server_metadata(as_json=True)
+    server = await client.get_server_metadata(headers=headers, as_json=True)
     assert server["name"] == "meridian" and "classification" in server["extensions"], server
     model = await client.get_model_metadata(MODEL, headers=headers)
     assert model.name == MODEL and model.inputs[0].name == source and list(model.inputs[0].shape) == [-1, 2048], model

@@ -1,7 +1,8 @@
 //! Refusals and ends in the words of gRPC.
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use proto::oip::grpc::{status, status_message};
 use runtime::https::{Body, empty};
 
 use super::super::reply::Problem;
@@ -28,54 +29,26 @@ pub(super) fn trailers(problem: Option<Problem>) -> HeaderMap {
         trailers.insert(STATUS, HeaderValue::from_static("0"));
         return trailers;
     };
-    trailers.insert(STATUS, HeaderValue::from_static(number(&problem)));
+    trailers.insert(
+        STATUS,
+        HeaderValue::from_static(status(problem.status.as_u16(), problem.code)),
+    );
     trailers.insert(CODE, HeaderValue::from_static(problem.code));
     for (name, value) in &problem.headers {
         if let Ok(value) = HeaderValue::from_str(value) {
             trailers.insert(*name, value);
         }
     }
-    if let Ok(message) = HeaderValue::from_str(&escaped(&problem.message)) {
+    if let Ok(message) = HeaderValue::from_str(&status_message(&problem.message)) {
         trailers.insert(MESSAGE, message);
     }
     trailers
 }
 
-/// The status code of gRPC that says what REST's says.
-///
-/// # Source
-/// `statuscodes.md` of github.com/grpc/grpc.
-fn number(problem: &Problem) -> &'static str {
-    match (problem.status, problem.code) {
-        (StatusCode::BAD_REQUEST, _) => "3", // INVALID_ARGUMENT
-        (StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT, _) => "4", // DEADLINE_EXCEEDED
-        (StatusCode::NOT_FOUND, _) => "5",   // NOT_FOUND
-        (StatusCode::FORBIDDEN, _) => "7",   // PERMISSION_DENIED
-        (StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS, _) => "8", // RESOURCE_EXHAUSTED
-        (StatusCode::SERVICE_UNAVAILABLE, "queue_full") => "8",
-        (StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, _) => "9", // FAILED_PRECONDITION
-        (StatusCode::NOT_IMPLEMENTED | StatusCode::UNSUPPORTED_MEDIA_TYPE, _) => "12", // UNIMPLEMENTED
-        (StatusCode::SERVICE_UNAVAILABLE, _) => "14",          // UNAVAILABLE
-        (StatusCode::UNAUTHORIZED, _) => "16",                 // UNAUTHENTICATED
-        _ => "13",                                             // INTERNAL
-    }
-}
-
-/// `grpc-message` is printable ASCII; all else, and `%`, is escaped.
-fn escaped(message: &str) -> String {
-    let mut out = String::with_capacity(message.len());
-    for byte in message.bytes() {
-        match byte {
-            b'%' => out.push_str("%25"),
-            b' '..=b'~' => out.push(char::from(byte)),
-            other => out.push_str(&format!("%{other:02X}")),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
     use crate::metrics::Outcome;
 

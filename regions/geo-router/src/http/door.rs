@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{HeaderMap, Method, header};
 use proto::ids::{ContentHash, ModelName};
+use proto::oip::grpc::SERVICE;
 
 use crate::config::Mode;
 
@@ -46,6 +47,13 @@ pub(super) fn route(path: &str) -> Route {
         "/v2" => return Route::Server,
         _ => {}
     }
+    if let Some(call) = path.strip_prefix(SERVICE) {
+        return match call {
+            "ServerLive" => Route::Live,
+            "ServerReady" => Route::Ready,
+            _ => Route::Server,
+        };
+    }
     let Some(rest) = path.strip_prefix("/v2/") else {
         return Route::Other;
     };
@@ -60,7 +68,7 @@ pub(super) fn route(path: &str) -> Route {
 
 /// Whether doing it twice is doing it once: reads, and inference.
 pub(super) fn is_idempotent(method: &Method, path: &str) -> bool {
-    method.is_safe() || (method == Method::POST && path.ends_with("/infer"))
+    method.is_safe() || (method == Method::POST && (path.ends_with("/infer") || path.ends_with("/ModelInfer")))
 }
 
 /// The digest of the key in `Authorization: Bearer`, if it has the shape of one.
@@ -210,6 +218,8 @@ mod tests {
     fn only_reads_and_inference_may_be_sent_twice() {
         assert!(is_idempotent(&Method::GET, "/v2/models/m"));
         assert!(is_idempotent(&Method::POST, "/v2/models/m/infer"));
+        assert!(is_idempotent(&Method::POST, "/inference.GRPCInferenceService/ModelInfer"));
+        assert!(!is_idempotent(&Method::POST, "/inference.GRPCInferenceService/ModelStreamInfer"));
         assert!(!is_idempotent(&Method::POST, "/v2/models/m/generate"));
         assert!(!is_idempotent(&Method::DELETE, "/v2/models/m/infer"));
     }

@@ -25,7 +25,7 @@ use super::door::{self, Route, Wish};
 use super::proxy::{Failed, Job, Proxy};
 use super::replay::Recording;
 use super::reply::{self, Reply};
-use super::{client_address, headers, status};
+use super::{client_address, grpc, headers, status};
 use crate::config::Mode;
 use crate::gossip::Gossip;
 use crate::metrics::{Instruments, Outcome};
@@ -72,10 +72,14 @@ impl Front {
             outcome = tracing::field::Empty
         );
         extract_parent(request.headers(), &span);
+        let call = grpc::speaks(&request);
         let (request, mut body) = Unread::split(request);
         let decided = self.decide(request, &mut body, began, &id, &span);
         let (mut response, outcome) = decided.instrument(span.clone()).await;
         body.drain().await;
+        if call {
+            response = grpc::translated(response).await;
+        }
         self.instruments.request(outcome);
         span.record("outcome", outcome.name());
         if let Ok(id) = HeaderValue::from_str(&id) {
@@ -92,9 +96,13 @@ impl Front {
         id: &str,
         span: &tracing::Span,
     ) -> Reply {
-        let route = door::route(request.uri().path());
+        let call = grpc::speaks(&request);
+        let mut route = door::route(request.uri().path());
         if let Some(reply) = self.local(&route, &request) {
             return reply;
+        }
+        if let Some(model) = grpc::model(request.headers()).filter(|_| call) {
+            route = Route::Model(model);
         }
         let model = match &route {
             Route::Model(model) => Some(model),
@@ -121,7 +129,13 @@ impl Front {
         }
         let decision = self.steer(&head, &fleet, &customer, model);
         let (ask, decision) = (decision.0, decision.1);
-        match door::wish(&head, self.mode) {
+        // A call follows no redirect and reads no explanation.
+        let wish = if call {
+            Wish::Proxy
+        } else {
+            door::wish(&head, self.mode)
+        };
+        match wish {
             Wish::Explain => {
                 let json = explain::to_json(&ask.of(&customer, model), &decision, &fleet);
                 return (reply::json(&json), Outcome::Explained);
