@@ -218,8 +218,14 @@ mod tests {
     fn only_reads_and_inference_may_be_sent_twice() {
         assert!(is_idempotent(&Method::GET, "/v2/models/m"));
         assert!(is_idempotent(&Method::POST, "/v2/models/m/infer"));
-        assert!(is_idempotent(&Method::POST, "/inference.GRPCInferenceService/ModelInfer"));
-        assert!(!is_idempotent(&Method::POST, "/inference.GRPCInferenceService/ModelStreamInfer"));
+        assert!(is_idempotent(
+            &Method::POST,
+            "/inference.GRPCInferenceService/ModelInfer"
+        ));
+        assert!(!is_idempotent(
+            &Method::POST,
+            "/inference.GRPCInferenceService/ModelStreamInfer"
+        ));
         assert!(!is_idempotent(&Method::POST, "/v2/models/m/generate"));
         assert!(!is_idempotent(&Method::DELETE, "/v2/models/m/infer"));
     }

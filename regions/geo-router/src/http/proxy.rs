@@ -3,7 +3,7 @@
 //! ```text
 //!   for the accepted nodes, best first, at most ATTEMPTS_MAX:
 //!     no connection          nothing was sent: the next one
-//!     503                    refused at the node's door: the next one; if all refuse, the last refusal goes through
+//!     503 (gRPC: 14, full 8) refused at the node's door: the next one; if all refuse, the last refusal goes through
 //!     cut off before a head  the node may have worked on it: once more if that changes nothing, else give up
 //!     a head                 goes through, its body streams; a short body is read whole first, so that a node
 //!                            that dies between head and end is one that was cut off
