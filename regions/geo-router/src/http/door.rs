@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, header};
 use proto::ids::{ContentHash, ModelName};
 use proto::oip::grpc::SERVICE;
 
+use super::grpc;
 use crate::config::Mode;
 
 /// The client's time budget for one request, milliseconds from its arrival.
@@ -118,7 +119,10 @@ pub(super) fn wish(head: &Parts, mode: Mode) -> Wish {
         v.to_str()
             .is_ok_and(|v| v.split(',').any(|token| token.trim().eq_ignore_ascii_case("redirect")))
     };
-    if has("explain=1") {
+    if grpc::is_grpc(&head.headers) {
+        // A call follows no redirect and reads no explanation.
+        Wish::Proxy
+    } else if has("explain=1") {
         Wish::Explain
     } else if has("redirect=1") || head.headers.get_all("prefer").iter().any(prefers) || mode == Mode::Redirect {
         Wish::Redirect

@@ -96,13 +96,9 @@ impl Front {
         id: &str,
         span: &tracing::Span,
     ) -> Reply {
-        let call = grpc::speaks(&request);
-        let mut route = door::route(request.uri().path());
+        let route = about(&request);
         if let Some(reply) = self.local(&route, &request) {
             return reply;
-        }
-        if let Some(model) = grpc::model(request.headers()).filter(|_| call) {
-            route = Route::Model(model);
         }
         let model = match &route {
             Route::Model(model) => Some(model),
@@ -129,13 +125,7 @@ impl Front {
         }
         let decision = self.steer(&head, &fleet, &customer, model);
         let (ask, decision) = (decision.0, decision.1);
-        // A call follows no redirect and reads no explanation.
-        let wish = if call {
-            Wish::Proxy
-        } else {
-            door::wish(&head, self.mode)
-        };
-        match wish {
+        match door::wish(&head, self.mode) {
             Wish::Explain => {
                 let json = explain::to_json(&ask.of(&customer, model), &decision, &fleet);
                 return (reply::json(&json), Outcome::Explained);
@@ -244,6 +234,15 @@ impl Asked {
             model,
             affinity: self.affinity,
         }
+    }
+}
+
+/// What a request is about. A call names its model in its metadata, if to the router at all.
+fn about(request: &Request<()>) -> Route {
+    let route = door::route(request.uri().path());
+    match grpc::model(request.headers()) {
+        Some(model) if route == Route::Server && grpc::speaks(request) => Route::Model(model),
+        _ => route,
     }
 }
 
