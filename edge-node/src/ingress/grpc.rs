@@ -10,6 +10,7 @@ mod infer;
 mod messages;
 mod model;
 mod pages;
+mod statistics;
 mod status;
 mod stream;
 mod wire;

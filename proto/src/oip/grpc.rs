@@ -15,6 +15,7 @@ mod config;
 mod frame;
 mod messages;
 mod read;
+mod statistics;
 mod status;
 mod typed;
 mod wire;
@@ -27,6 +28,9 @@ pub use config::{
 pub use frame::{PREFIX_BYTES, Prefix, prefix};
 pub use messages::*;
 pub use read::{Addressed, read_infer};
+pub use statistics::{
+    InferBatchStatistics, InferStatistics, ModelStatistics, ModelStatisticsResponse, StatisticDuration,
+};
 pub use status::{is_content_type, status, status_message};
 pub use write::{write_infer, write_stream_answer, write_stream_error};
 

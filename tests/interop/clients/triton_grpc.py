@@ -83,6 +83,8 @@ async def talk(client, module, headers, source):
     assert config.max_batch_size > 0 and list(config.input[0].dims) == [2048], config
     index = (await client.get_model_repository_index(headers=headers)).models
     assert [m.state for m in index if m.name == MODEL] == ["READY"], index
+    stats = (await client.get_inference_statistics(MODEL, headers=headers)).model_stats
+    assert stats[0].name == MODEL and stats[0].inference_count > 0, stats
     await client.load_model(MODEL, headers=headers)
     assert (await client.get_trace_settings(headers=headers)).settings
     assert (await client.get_log_settings(headers=headers)).settings["log_info"].bool_param

@@ -1,6 +1,7 @@
 //! The calls that are about servers and models. Each takes one short message and answers one.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
 use prost::Message;
@@ -17,9 +18,9 @@ use super::super::reply::Problem;
 use super::super::route::Target;
 use super::super::{Door, deadline, metadata, status};
 use super::messages::Messages;
-use super::{model, unimplemented, wire};
+use super::{model, statistics, unimplemented, wire};
 use crate::metrics::Outcome;
-use crate::serving::ServingSet;
+use crate::serving::{ModelSlot, ServingSet};
 
 /// Answers `call`. All but the first three are for those who are known.
 pub(super) async fn answer(
@@ -56,6 +57,7 @@ pub(super) async fn answer(
             let config = Some(model::config(target(&asked)?.find(&set)?));
             ModelConfigResponse { config }.encode(&mut out)
         }
+        "ModelStatistics" => statistics::of(asked_of(&set, &asked)?.into_iter()).encode(&mut out),
         "RepositoryIndex" => index(&set, read::<RepositoryIndexRequest>(&asked)?.ready).encode(&mut out),
         "RepositoryModelLoad" => load(&set, read(&asked)?).map(|()| Ok(()))?,
         "RepositoryModelUnload" => return Err(signed("unloaded")),
@@ -67,13 +69,14 @@ pub(super) async fn answer(
 }
 
 /// What is answered here.
-const CALLS: [&str; 11] = [
+const CALLS: [&str; 12] = [
     "ServerLive",
     "ServerReady",
     "ServerMetadata",
     "ModelReady",
     "ModelMetadata",
     "ModelConfig",
+    "ModelStatistics",
     "RepositoryIndex",
     "RepositoryModelLoad",
     "RepositoryModelUnload",
@@ -97,6 +100,15 @@ fn read<M: Message + Default>(asked: &[u8]) -> Result<M, Problem> {
 fn target(asked: &[u8]) -> Result<Target, Problem> {
     let ModelRequest { name, version } = read(asked)?;
     Ok(Target::of(name, version))
+}
+
+/// The model that is named, or all.
+fn asked_of<'s>(set: &'s ServingSet, asked: &[u8]) -> Result<Vec<&'s ModelSlot>, Problem> {
+    let ModelRequest { name, version } = read(asked)?;
+    if name.is_empty() {
+        return Ok(set.models.values().map(Arc::as_ref).collect());
+    }
+    Ok(vec![Target::of(name, version).find(set)?])
 }
 
 fn server() -> ServerMetadataResponse {

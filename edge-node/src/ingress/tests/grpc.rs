@@ -9,7 +9,9 @@ use http_body::Frame;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
-use proto::oip::grpc::{ModelConfigResponse, ModelMetadataResponse, ModelRequest, Prefix, RepositoryIndexResponse};
+use proto::oip::grpc::{
+    ModelConfigResponse, ModelMetadataResponse, ModelRequest, ModelStatisticsResponse, Prefix, RepositoryIndexResponse,
+};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -363,6 +365,32 @@ async fn a_client_that_compresses_is_read_and_answered_compressed() {
     )
     .await;
     assert_eq!(unnamed.of("grpc-status"), "3");
+}
+
+#[tokio::test]
+async fn what_a_model_was_asked_is_told_of_one_or_of_all() {
+    let node = Node::start().await;
+    for _ in 0..3 {
+        let _: Answered = infer(&node, &doubles("", &[1.0, 2.0, 3.0, 4.0])).await.message();
+    }
+    let name = |name: &str| ModelRequest {
+        name: name.to_owned(),
+        version: String::new(),
+    };
+    for asked in [name("m"), name("")] {
+        let told = send(&node, call("ModelStatistics", KEY), framed(&asked)).await;
+        let told: ModelStatisticsResponse = told.message();
+        let stats = &told.model_stats[0];
+        assert_eq!(
+            (stats.name.as_str(), stats.inference_count, stats.execution_count),
+            ("m", 2, 1)
+        );
+        let parts = stats.inference_stats.unwrap();
+        let counts = [parts.success, parts.cache_miss, parts.cache_hit].map(|part| part.unwrap().count);
+        assert_eq!((counts, stats.batch_stats[0].batch_size), ([3, 1, 2], 2));
+    }
+    let gone = send(&node, call("ModelStatistics", KEY), framed(&name("nobody"))).await;
+    assert_eq!(gone.of("grpc-status"), "5");
 }
 
 #[tokio::test]
