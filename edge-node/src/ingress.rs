@@ -4,7 +4,8 @@
 //!   head -> authenticate -> residency fence -> deadline -> bounded body -> decode and check against the signature
 //!        -> cache -> coalesce -> queue -> (engine threads) -> encode
 //! ```
-//! Each step is a module; `infer` walks them. What a step refuses becomes a `reply::Problem` here and nowhere else.
+//! Each step is a module; `infer` has those that all protocols share, `rest` and `grpc` walk
+//! them. What a step refuses becomes a `reply::Problem` here and nowhere else.
 //!
 //! Never here: a request of a tenant read before its key and boundary were checked; an execution after its deadline; a
 //! payload, key or id in a log, metric or trace.
@@ -14,10 +15,13 @@ mod body;
 mod classify;
 mod deadline;
 mod fit;
+mod grpc;
 mod infer;
 mod metadata;
 mod reply;
+mod rest;
 mod route;
+pub mod statistics;
 mod status;
 
 use std::convert::Infallible;
@@ -27,13 +31,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use proto::ids::NodeId;
 use proto::limits::INFER_BODIES_BYTES_MAX;
 use regions::policy::Boundaries;
-use runtime::https::Unread;
+use runtime::https::{Body, Unread};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Queue;
@@ -95,19 +99,27 @@ impl Ingress {
 }
 
 impl Service<Request<Incoming>> for Ingress {
-    type Response = Answer;
+    type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let door = Arc::clone(&self.0);
         Box::pin(async move {
             let (request, mut body) = Unread::split(request);
+            if grpc::speaks(&request) {
+                let answered = grpc::answer(&door, request, &mut body).await;
+                body.drain().await;
+                let mut answer = answered.unwrap_or_else(grpc::refuse);
+                // A call has no header of its connection: HTTP/2 itself tells clients to move on.
+                reply::sign(&mut answer, &door.parts.node, false);
+                return Ok(answer);
+            }
             let answered = door.answer(request, &mut body).await;
             body.drain().await;
             let mut answer = answered.unwrap_or_else(Problem::into_answer);
             reply::sign(&mut answer, &door.parts.node, door.parts.draining.is_cancelled());
-            Ok(answer)
+            Ok(answer.map(|whole| whole.map_err(|never| match never {}).boxed_unsync()))
         })
     }
 }
@@ -117,7 +129,7 @@ impl Door {
     async fn answer(&self, request: Request<()>, body: &mut Unread) -> Result<Answer, Problem> {
         let parts = &self.parts;
         match route::of(request.method(), request.uri().path())? {
-            Route::Infer(target) => infer::answer(self, &target, request, body).await,
+            Route::Infer(target) => rest::answer(self, &target, request, body).await,
             Route::Live => Ok(reply::empty(StatusCode::OK)),
             Route::Ready => status::ready(parts),
             Route::Server => Ok(reply::json(&metadata::server())),

@@ -136,6 +136,10 @@ pub const DEADLINE_MS_MAX: u64 = 300_000;
 pub const INFER_BODY_MS_MAX: u64 = 30_000;
 /// Bytes of all request bodies that a node holds at once, as sent and as decompressed; more are refused.
 pub const INFER_BODIES_BYTES_MAX: usize = 512 << 20;
+/// Requests of one gRPC stream that are answered at the same time; the next one is read when one of them is done.
+pub const GRPC_STREAM_REQUESTS_MAX: usize = 32;
+/// A gRPC message that asks about servers and models, bytes.
+pub const GRPC_PAGE_BYTES_MAX: usize = 64 << 10;
 /// Checkpoints in one gossip request.
 pub const GOSSIP_CHECKPOINTS_MAX: usize = 16;
 

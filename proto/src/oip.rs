@@ -1,4 +1,5 @@
-//! The Open Inference Protocol v2 over REST, as end users speak it: JSON tensors and the binary tensor extension.
+//! The Open Inference Protocol v2, as end users speak it. Over REST: JSON tensors and the binary tensor extension. Over
+//! gRPC: see [`grpc`].
 //!
 //! ```text
 //!   body = JSON                                     every tensor's `data` in it
@@ -10,6 +11,8 @@
 //!
 //! Source: github.com/open-inference/open-inference-protocol (`specification/protocol/inference_rest.md`) and Triton's
 //! `extension_binary_data.md`, `extension_classification.md` and `extension_parameters.md`.
+
+pub mod grpc;
 
 mod elements;
 mod read;

@@ -10,6 +10,7 @@ use http::{HeaderMap, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use proto::limits::INFER_BODY_MS_MAX;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::reply::Problem;
@@ -26,7 +27,7 @@ impl Room {
     pub(super) fn of(bytes: usize) -> Self {
         Self(Arc::new(Semaphore::new(bytes / PIECE_BYTES)))
     }
-    fn none(&self) -> Lent {
+    pub(super) fn none(&self) -> Lent {
         Lent {
             room: self.clone(),
             pieces: Vec::new(),
@@ -43,7 +44,7 @@ pub(super) struct Lent {
 
 impl Lent {
     /// Lends more, so that `bytes` have room.
-    fn grow_to(&mut self, bytes: usize) -> Result<(), Problem> {
+    pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), Problem> {
         while self.pieces.len() * PIECE_BYTES < bytes {
             let piece = Arc::clone(&self.room.0).try_acquire_owned();
             let full = |_| {
@@ -108,6 +109,26 @@ pub(super) async fn read(
     }
 }
 
+/// What it means that a body was not here within `time`, the shorter of `budget` and what any body may take.
+pub(super) fn late(time: Duration, budget: Duration) -> Problem {
+    if time < budget {
+        timeout()
+    } else {
+        Problem::deadline_exceeded()
+    }
+}
+
+/// The client sends too slowly.
+pub(super) fn timeout() -> Problem {
+    let message = format!("the body did not arrive within {INFER_BODY_MS_MAX} ms");
+    Problem::new(
+        StatusCode::REQUEST_TIMEOUT,
+        "body_timeout",
+        message,
+        Outcome::BadRequest,
+    )
+}
+
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
@@ -146,7 +167,7 @@ pub(super) fn unpack(received: Received, encoding: Encoding, bytes_max: usize) -
     loop {
         let n = reader
             .read(&mut piece)
-            .map_err(|_| Problem::bad_request("the body is not what Content-Encoding says"))?;
+            .map_err(|_| Problem::bad_request("the body is not compressed as its head says"))?;
         if n == 0 {
             drop(reader);
             return Ok(Received {

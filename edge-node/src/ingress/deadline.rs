@@ -10,10 +10,28 @@ use super::reply::Problem;
 /// Milliseconds that the client waits from now on.
 pub(super) const HEADER: &str = "meridian-deadline-ms";
 
+/// What the head of a call over gRPC says besides: the client library cancels the call by itself then.
+const GRPC_TIMEOUT: &str = "grpc-timeout";
+
 /// What the head says.
 pub(super) fn of_head(headers: &HeaderMap) -> Result<Duration, Problem> {
+    Ok(bounded(named(headers)?))
+}
+
+/// What the head of a call over gRPC says: the shorter of its two words.
+pub(super) fn of_call(headers: &HeaderMap) -> Result<Duration, Problem> {
+    let words = [named(headers)?, of_grpc(headers)?];
+    Ok(bounded(words.into_iter().flatten().min()))
+}
+
+fn bounded(named: Option<Duration>) -> Duration {
+    let default = Duration::from_millis(DEADLINE_MS_DEFAULT);
+    named.unwrap_or(default).min(Duration::from_millis(DEADLINE_MS_MAX))
+}
+
+fn named(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     let Some(value) = headers.get(HEADER) else {
-        return Ok(Duration::from_millis(DEADLINE_MS_DEFAULT));
+        return Ok(None);
     };
     let ms = value
         .to_str()
@@ -22,7 +40,33 @@ pub(super) fn of_head(headers: &HeaderMap) -> Result<Duration, Problem> {
         .filter(|&ms| ms > 0);
     let ms =
         ms.ok_or_else(|| Problem::bad_request("Meridian-Deadline-Ms is not a whole number of milliseconds from 1"))?;
-    Ok(Duration::from_millis(ms.min(DEADLINE_MS_MAX)))
+    Ok(Some(Duration::from_millis(ms)))
+}
+
+/// How long a call may take in all: at most eight digits and a unit.
+///
+/// # Source
+/// `PROTOCOL-HTTP2.md` of github.com/grpc/grpc.
+pub(super) fn of_grpc(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
+    let Some(value) = headers.get(GRPC_TIMEOUT) else {
+        return Ok(None);
+    };
+    let wrong = || Problem::bad_request("grpc-timeout is not up to eight digits and one of H, M, S, m, u, n");
+    let text = value.to_str().map_err(|_| wrong())?;
+    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let n: u64 = digits.parse().map_err(|_| wrong())?;
+    Ok(Some(match unit {
+        "H" => Duration::from_secs(n * 3600),
+        "M" => Duration::from_secs(n * 60),
+        "S" => Duration::from_secs(n),
+        "m" => Duration::from_millis(n),
+        "u" => Duration::from_micros(n),
+        "n" => Duration::from_nanos(n),
+        _ => return Err(wrong()),
+    }))
 }
 
 /// The shorter of the head's and the body's word.
@@ -43,8 +87,36 @@ mod tests {
         assert_eq!(head("250"), Some(250));
         assert_eq!(head("99999999999"), Some(u128::from(DEADLINE_MS_MAX)));
         assert!(head("0").is_none() && head("-1").is_none() && head("soon").is_none());
+        assert_eq!(
+            of_head(&HeaderMap::new()).ok(),
+            Some(Duration::from_millis(DEADLINE_MS_DEFAULT))
+        );
         let second = Duration::from_secs(1);
         assert_eq!(with_body(second, Some(250)), Duration::from_micros(250));
         assert_eq!(with_body(second, Some(u64::MAX)), second);
+    }
+
+    #[test]
+    fn a_call_has_the_shorter_of_its_two_deadlines() {
+        let call = |ms: &str, timeout: &str| {
+            let words = [(HEADER, ms), (GRPC_TIMEOUT, timeout)];
+            let given = words.into_iter().filter(|(_, value)| !value.is_empty());
+            let headers = given.map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()));
+            of_call(&headers.collect()).ok().map(|d| d.as_micros())
+        };
+        assert_eq!(call("", "250m"), Some(250_000));
+        assert_eq!(
+            (call("100", "250m"), call("500", "250000u")),
+            (Some(100_000), Some(250_000))
+        );
+        assert_eq!(
+            (call("", "1M"), call("", "2S"), call("", "5000n")),
+            (Some(60_000_000), Some(2_000_000), Some(5))
+        );
+        assert_eq!(call("", "99999999H"), Some(u128::from(DEADLINE_MS_MAX) * 1000));
+        assert_eq!(call("", ""), Some(u128::from(DEADLINE_MS_DEFAULT) * 1000));
+        for wrong in ["1", "S", "-1S", "+1S", "1s", "123456789m", "1.5S"] {
+            assert!(call("", wrong).is_none(), "{wrong}");
+        }
     }
 }

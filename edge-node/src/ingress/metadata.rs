@@ -7,9 +7,9 @@ use crate::serving::ModelSlot;
 
 #[derive(Serialize)]
 pub(super) struct Server {
-    name: &'static str,
-    version: &'static str,
-    extensions: [&'static str; 3],
+    pub(super) name: &'static str,
+    pub(super) version: &'static str,
+    pub(super) extensions: [&'static str; 3],
 }
 
 /// The protocol's server metadata.
@@ -24,11 +24,11 @@ pub(super) fn server() -> Server {
 
 #[derive(Serialize)]
 pub(super) struct Model<'a> {
-    name: &'a str,
-    versions: [String; 1],
-    platform: &'static str,
-    inputs: Vec<Tensor<'a>>,
-    outputs: Vec<Tensor<'a>>,
+    pub(super) name: &'a str,
+    pub(super) versions: [String; 1],
+    pub(super) platform: &'static str,
+    pub(super) inputs: Vec<Tensor<'a>>,
+    pub(super) outputs: Vec<Tensor<'a>>,
     /// Ours: further ways to call it. The names of a request's inputs select one.
     signatures: Vec<Call<'a>>,
     /// Ours: what exactly answers.
@@ -44,11 +44,11 @@ struct Call<'a> {
 }
 
 #[derive(Serialize)]
-struct Tensor<'a> {
-    name: &'a str,
-    datatype: &'static str,
+pub(super) struct Tensor<'a> {
+    pub(super) name: &'a str,
+    pub(super) datatype: &'static str,
     /// -1 where the request chooses.
-    shape: Vec<i64>,
+    pub(super) shape: Vec<i64>,
 }
 
 /// The protocol's model metadata; inputs and outputs are those of the first signature, the plain tensors.

@@ -20,12 +20,14 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// A refusal on its way out.
 #[derive(Debug)]
 pub(super) struct Problem {
-    status: StatusCode,
-    code: &'static str,
-    message: String,
+    pub(super) status: StatusCode,
+    /// One word for programs.
+    pub(super) code: &'static str,
+    /// A sentence for people.
+    pub(super) message: String,
     /// How it is counted.
     pub(super) outcome: Outcome,
-    headers: Vec<(&'static str, String)>,
+    pub(super) headers: Vec<(&'static str, String)>,
 }
 
 impl Problem {
@@ -162,7 +164,7 @@ pub(super) fn bytes(content_type: HeaderValue, bytes: Vec<u8>) -> Answer {
 }
 
 /// What every answer carries. A draining node ends HTTP/1 connections with the answer, so that clients move on.
-pub(super) fn sign(answer: &mut Answer, node: &NodeId, draining: bool) {
+pub(super) fn sign<B>(answer: &mut Response<B>, node: &NodeId, draining: bool) {
     let node = HeaderValue::from_str(&node.to_string()).expect("names are printable ASCII");
     let headers = answer.headers_mut();
     headers.insert(SERVED_BY, node);

@@ -31,6 +31,11 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// `version` may be empty: whichever is served.
+    pub(super) fn of(name: String, version: String) -> Self {
+        let version = Some(version).filter(|version| !version.is_empty());
+        Self { name, version }
+    }
     /// The model meant, if it is served.
     pub(super) fn find<'s>(&self, set: &'s ServingSet) -> Result<&'s Arc<ModelSlot>, Problem> {
         let unknown = || Problem::not_found(format!("Request for unknown model: '{}' is not found", cut(&self.name)));

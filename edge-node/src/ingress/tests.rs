@@ -2,6 +2,7 @@
 
 mod bounds;
 mod fleet;
+mod grpc;
 mod harness;
 mod protocol;
 mod tenants;

@@ -11,7 +11,7 @@ use crate::limits::{INFER_BODY_BYTES_MAX, INFER_JSON_BYTES_MAX, RANK_MAX, TENSOR
 use crate::manifest::{DataType, Dim, TensorSpec};
 
 /// Other parameters that a request may carry.
-const PARAMETERS_MAX: usize = 64;
+pub(super) const PARAMETERS_MAX: usize = 64;
 /// Bytes of an id.
 const ID_BYTES_MAX: usize = 1024;
 
@@ -196,13 +196,10 @@ fn read_input(input: InputJson<'_>, binary: &mut &[u8]) -> Result<Tensor, OipErr
                 ))
             })?;
             *binary = rest;
-            let found = match datatype.element_bytes() {
-                Some(element) => Some(data.len() / element).filter(|_| data.len().is_multiple_of(element)),
-                None => bytes_elements(data).map(|elements| elements.len()),
-            };
             (
                 data.to_vec(),
-                found.ok_or_else(|| wrong(format!("{} bytes are no whole elements", data.len())))?,
+                whole_elements(datatype, data)
+                    .ok_or_else(|| wrong(format!("{} bytes are no whole elements", data.len())))?,
             )
         }
         (None, None) => return Err(wrong("neither `data` nor `binary_data_size`".to_owned())),
@@ -246,7 +243,8 @@ fn read_output(output: OutputJson) -> Result<RequestedOutput, OipError> {
     })
 }
 
-fn check_counts(
+/// The bounds that requests of every form have.
+pub(super) fn check_counts(
     inputs: &[Tensor],
     outputs: &[RequestedOutput],
     id: Option<&str>,
@@ -296,6 +294,15 @@ fn parameter(key: &str, value: &Value, want: &str) -> OipError {
     }
 }
 
-fn count(shape: &[usize]) -> Option<usize> {
+/// How many elements binary data holds, if it holds whole ones.
+pub(super) fn whole_elements(datatype: DataType, data: &[u8]) -> Option<usize> {
+    match datatype.element_bytes() {
+        Some(element) => Some(data.len() / element).filter(|_| data.len().is_multiple_of(element)),
+        None => bytes_elements(data).map(|elements| elements.len()),
+    }
+}
+
+/// How many elements a shape has.
+pub(super) fn count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1_usize, |n, &size| n.checked_mul(size))
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{HeaderMap, Method, header};
 use proto::ids::{ContentHash, ModelName};
+use proto::oip::grpc::SERVICE;
 
+use super::grpc;
 use crate::config::Mode;
 
 /// The client's time budget for one request, milliseconds from its arrival.
@@ -46,6 +48,13 @@ pub(super) fn route(path: &str) -> Route {
         "/v2" => return Route::Server,
         _ => {}
     }
+    if let Some(call) = path.strip_prefix(SERVICE) {
+        return match call {
+            "ServerLive" => Route::Live,
+            "ServerReady" => Route::Ready,
+            _ => Route::Server,
+        };
+    }
     let Some(rest) = path.strip_prefix("/v2/") else {
         return Route::Other;
     };
@@ -60,7 +69,7 @@ pub(super) fn route(path: &str) -> Route {
 
 /// Whether doing it twice is doing it once: reads, and inference.
 pub(super) fn is_idempotent(method: &Method, path: &str) -> bool {
-    method.is_safe() || (method == Method::POST && path.ends_with("/infer"))
+    method.is_safe() || (method == Method::POST && (path.ends_with("/infer") || path.ends_with("/ModelInfer")))
 }
 
 /// The digest of the key in `Authorization: Bearer`, if it has the shape of one.
@@ -110,7 +119,10 @@ pub(super) fn wish(head: &Parts, mode: Mode) -> Wish {
         v.to_str()
             .is_ok_and(|v| v.split(',').any(|token| token.trim().eq_ignore_ascii_case("redirect")))
     };
-    if has("explain=1") {
+    if grpc::is_grpc(&head.headers) {
+        // A call follows no redirect and reads no explanation.
+        Wish::Proxy
+    } else if has("explain=1") {
         Wish::Explain
     } else if has("redirect=1") || head.headers.get_all("prefer").iter().any(prefers) || mode == Mode::Redirect {
         Wish::Redirect
@@ -210,6 +222,14 @@ mod tests {
     fn only_reads_and_inference_may_be_sent_twice() {
         assert!(is_idempotent(&Method::GET, "/v2/models/m"));
         assert!(is_idempotent(&Method::POST, "/v2/models/m/infer"));
+        assert!(is_idempotent(
+            &Method::POST,
+            "/inference.GRPCInferenceService/ModelInfer"
+        ));
+        assert!(!is_idempotent(
+            &Method::POST,
+            "/inference.GRPCInferenceService/ModelStreamInfer"
+        ));
         assert!(!is_idempotent(&Method::POST, "/v2/models/m/generate"));
         assert!(!is_idempotent(&Method::DELETE, "/v2/models/m/infer"));
     }

@@ -25,7 +25,7 @@ use super::door::{self, Route, Wish};
 use super::proxy::{Failed, Job, Proxy};
 use super::replay::Recording;
 use super::reply::{self, Reply};
-use super::{client_address, headers, status};
+use super::{client_address, grpc, headers, status};
 use crate::config::Mode;
 use crate::gossip::Gossip;
 use crate::metrics::{Instruments, Outcome};
@@ -72,10 +72,14 @@ impl Front {
             outcome = tracing::field::Empty
         );
         extract_parent(request.headers(), &span);
+        let call = grpc::speaks(&request);
         let (request, mut body) = Unread::split(request);
         let decided = self.decide(request, &mut body, began, &id, &span);
         let (mut response, outcome) = decided.instrument(span.clone()).await;
         body.drain().await;
+        if call {
+            response = grpc::translated(response).await;
+        }
         self.instruments.request(outcome);
         span.record("outcome", outcome.name());
         if let Ok(id) = HeaderValue::from_str(&id) {
@@ -92,7 +96,7 @@ impl Front {
         id: &str,
         span: &tracing::Span,
     ) -> Reply {
-        let route = door::route(request.uri().path());
+        let route = about(&request);
         if let Some(reply) = self.local(&route, &request) {
             return reply;
         }
@@ -230,6 +234,15 @@ impl Asked {
             model,
             affinity: self.affinity,
         }
+    }
+}
+
+/// What a request is about. A call names its model in its metadata, if to the router at all.
+fn about(request: &Request<()>) -> Route {
+    let route = door::route(request.uri().path());
+    match grpc::model(request.headers()) {
+        Some(model) if route == Route::Server && grpc::speaks(request) => Route::Model(model),
+        _ => route,
     }
 }
 

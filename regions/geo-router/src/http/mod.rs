@@ -10,6 +10,7 @@
 mod client_address;
 mod door;
 mod front;
+mod grpc;
 mod headers;
 mod proxy;
 mod reply;

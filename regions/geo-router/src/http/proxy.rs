@@ -3,7 +3,7 @@
 //! ```text
 //!   for the accepted nodes, best first, at most ATTEMPTS_MAX:
 //!     no connection          nothing was sent: the next one
-//!     503                    refused at the node's door: the next one; if all refuse, the last refusal goes through
+//!     503 (gRPC: 14, full 8) refused at the node's door: the next one; if all refuse, the last refusal goes through
 //!     cut off before a head  the node may have worked on it: once more if that changes nothing, else give up
 //!     a head                 goes through, its body streams; a short body is read whole first, so that a node
 //!                            that dies between head and end is one that was cut off
@@ -29,7 +29,7 @@ use runtime::telemetry::{chain, inject_current};
 use tokio::time::timeout_at;
 
 use super::replay::{Attempt, Budget, Recording};
-use super::{door, headers};
+use super::{door, grpc, headers};
 use crate::metrics::Instruments;
 use crate::probe::server_name;
 use crate::steering::Steering;
@@ -140,7 +140,9 @@ impl Proxy {
         let route_ms = seconds_since(job.began) * 1e3;
         let sent = timeout_at(deadline, self.client.request(node.ingress, &name, request)).await;
         match sent.map_err(|_| Failed::Deadline)? {
-            Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => {
+            Ok(response)
+                if response.status() == StatusCode::SERVICE_UNAVAILABLE || grpc::turned_away(response.headers()) =>
+            {
                 let read = timeout_at(deadline, self.turned_away(node, response, route_ms)).await;
                 Ok(Tried::TurnedAway(read.map_err(|_| Failed::Deadline)?))
             }
@@ -191,7 +193,9 @@ impl Proxy {
         let announced = http_body::Body::size_hint(&body)
             .exact()
             .and_then(|n| usize::try_from(n).ok());
-        let short = announced.filter(|&n| n <= ANSWER_HELD_BYTES_MAX && job.idempotent);
+        // What ends with trailers is not short, whatever length it announces.
+        let held = job.idempotent && !grpc::is_grpc(&head.headers);
+        let short = announced.filter(|&n| n <= ANSWER_HELD_BYTES_MAX && held);
         let Some(_room) = short.and_then(|n| self.budget.reserve(n)) else {
             return Some(Response::from_parts(head, body.map_err(Into::into).boxed_unsync()));
         };
@@ -204,7 +208,7 @@ impl Proxy {
         let read = Limited::new(body, ERROR_BODY_BYTES_MAX).collect().await;
         let bytes: Bytes = read.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let code = serde_json::from_slice::<serde_json::Value>(&bytes).ok();
-        let draining = code.is_some_and(|value| value["code"] == "draining");
+        let draining = code.is_some_and(|value| value["code"] == "draining") || grpc::is_draining(&head.headers);
         self.steering.learn(
             &node.id,
             if draining {

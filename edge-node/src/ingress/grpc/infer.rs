@@ -1,0 +1,125 @@
+//! `ModelInfer`, and what a request in a stream has in common with it.
+
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use proto::ids::TenantId;
+use proto::limits::INFER_BODY_BYTES_MAX;
+use proto::oip::grpc::{Addressed, read_infer, write_infer};
+use proto::oip::{Answered, InferAnswer};
+use runtime::clock;
+use runtime::https::{Body, Unread};
+use tracing::Span;
+
+use super::super::body::{Encoding, Received};
+use super::super::infer::{self, Admitted, DECODE_INLINE_BYTES_MAX, Obtained, Question, Terms};
+use super::super::reply::Problem;
+use super::super::route::Target;
+use super::super::{Door, deadline};
+use super::messages::{Message, Messages};
+use super::wire;
+use crate::serving::ServingSet;
+
+/// Answers one call and counts how it ended.
+pub(super) async fn answer(door: &Door, request: &Request<()>, body: &mut Unread) -> Result<Response<Body>, Problem> {
+    infer::observed(door, request.headers(), |span| walk(door, request, body, span)).await
+}
+
+async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span) -> Result<Response<Body>, Problem> {
+    // The key and the boundary first: of nobody else is anything read. The set is not kept while the client sends.
+    let Admitted { arrived, .. } = Admitted::of(&door.parts, &door.parts.serving.load(), request)?;
+    let headers = request.headers();
+    let budget = deadline::of_call(headers)?;
+    let messages = Messages::of(door, headers, body, INFER_BODY_BYTES_MAX)?;
+    let message = messages.only(budget).await?;
+    let packed = wire::packs(message.encoding);
+    let found = find(door, request, message, Limit { arrived, budget }, &mut None, &span).await?;
+    let total = clock::instant().saturating_duration_since(arrived);
+    let facts = found.obtained.facts(&found.question.slot, total);
+    let message = found.written(packed, write_infer).await?;
+    let mut answer = wire::whole(message, packed);
+    answer
+        .headers_mut()
+        .extend(facts.map(|(name, value)| (Some(name), value)));
+    Ok(answer)
+}
+
+/// From when, and for how long, a request may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    pub(super) arrived: Instant,
+    pub(super) budget: Duration,
+}
+
+/// A question and its answer.
+pub(super) struct Found {
+    question: Question,
+    obtained: Obtained,
+}
+
+/// Decodes and answers one message. `id` becomes the request's own as soon as it is known, whatever comes of it.
+pub(super) async fn find(
+    door: &Door,
+    request: &Request<()>,
+    message: Message,
+    limit: Limit,
+    id: &mut Option<String>,
+    span: &Span,
+) -> Result<Found, Problem> {
+    let set = door.parts.serving.load();
+    let tenant = Admitted::of(&door.parts, &set, request)?.tenant;
+    let short = message.encoding == Encoding::Plain && message.bytes() <= DECODE_INLINE_BYTES_MAX;
+    let work = move || decode(&set, &tenant.id, message);
+    let (named, question) = infer::aside(short, work).await?;
+    *id = named;
+    let question = question?;
+    infer::record_model(span, &question.slot);
+    let terms = Terms {
+        deadline: limit.arrived + deadline::with_body(limit.budget, question.request.timeout_us),
+        bypass: infer::bypasses(request.headers()),
+    };
+    let obtained = infer::obtain(door, &question, terms, span).await?;
+    Ok(Found { question, obtained })
+}
+
+/// A request's id, and what it asks.
+type Decoded = (Option<String>, Result<Question, Problem>);
+
+fn decode(set: &ServingSet, tenant: &TenantId, message: Message) -> Result<Decoded, Problem> {
+    let Received { bytes, lent } = message.unpack(INFER_BODY_BYTES_MAX)?;
+    let Addressed {
+        model,
+        version,
+        request,
+    } = read_infer(&bytes)?;
+    let id = request.id.clone();
+    let slot = Target::of(model, version).find(set).cloned();
+    Ok((id, slot.and_then(|slot| Question::of(slot, tenant, request, lent))))
+}
+
+impl Found {
+    /// The message that `write` makes of the answer.
+    pub(super) async fn written(
+        self,
+        packed: bool,
+        write: fn(&mut Vec<u8>, &InferAnswer<'_>),
+    ) -> Result<bytes::Bytes, Problem> {
+        let Self { question, obtained } = self;
+        let told = obtained.told(&question.request)?;
+        let outputs = told.iter().map(|told| Answered {
+            tensor: &told.tensor,
+            binary: true,
+        });
+        let mut message = wire::message();
+        write(
+            &mut message,
+            &InferAnswer {
+                release: &question.slot.release,
+                id: question.request.id.as_deref(),
+                outputs: outputs.collect(),
+            },
+        );
+        let short = !packed || message.len() <= DECODE_INLINE_BYTES_MAX;
+        infer::aside(short, move || wire::framed(message, packed)).await
+    }
+}

@@ -1,0 +1,94 @@
+//! An answer and what is told of it, before a protocol puts it into its own words.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::header::HeaderName;
+use proto::oip::{InferRequest, Tensor};
+
+use super::super::classify;
+use super::super::reply::Problem;
+use crate::cache::flight::Landed;
+use crate::metrics::CacheUse;
+use crate::serving::ModelSlot;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const MODEL: HeaderName = HeaderName::from_static("meridian-model");
+
+/// The outputs of a model, and where they came from.
+#[derive(Debug)]
+pub(in super::super) struct Obtained {
+    pub(super) landed: Landed,
+    pub(super) origin: CacheUse,
+}
+
+/// One output in the form that the request asks for.
+pub(in super::super) struct Told<'a> {
+    /// The tensor itself, or its highest classes.
+    pub(in super::super) tensor: Cow<'a, Tensor>,
+    /// REST only: whether it is written as binary data.
+    pub(in super::super) binary: bool,
+}
+
+impl Obtained {
+    /// The outputs in the form that `request` asks for.
+    pub(in super::super) fn told(&self, request: &InferRequest) -> Result<Vec<Told<'_>>, Problem> {
+        self.landed
+            .outputs
+            .iter()
+            .map(|tensor| {
+                let asked = request.outputs.iter().find(|o| o.name == tensor.name);
+                let binary = asked.and_then(|o| o.binary).unwrap_or(request.binary_output);
+                let tensor = match asked.and_then(|o| o.classification) {
+                    None => Cow::Borrowed(tensor),
+                    Some(count) => Cow::Owned(
+                        classify::highest(tensor, count)
+                            .map_err(|why| Problem::bad_request(format!("output `{}`: {why}", tensor.name)))?,
+                    ),
+                };
+                Ok(Told { tensor, binary })
+            })
+            .collect()
+    }
+
+    /// What an answer's head says of it: where it came from, what it took of `total`, which model it was.
+    pub(in super::super) fn facts(&self, slot: &ModelSlot, total: Duration) -> [(HeaderName, HeaderValue); 3] {
+        let model = format!("{} {}", slot.release, slot.manifest_id);
+        let timing = timing(&self.landed, self.origin, total);
+        [
+            (CACHE_STATUS, cache_status(self.origin).to_owned()),
+            (SERVER_TIMING, timing),
+            (MODEL, model),
+        ]
+        .map(|(name, value)| {
+            let value = HeaderValue::from_str(&value).expect("names and numbers are printable ASCII");
+            (name, value)
+        })
+    }
+}
+
+/// RFC 9211.
+fn cache_status(origin: CacheUse) -> &'static str {
+    match origin {
+        CacheUse::HitMemory | CacheUse::HitDisk => "meridian; hit",
+        CacheUse::Miss => "meridian; fwd=miss",
+        CacheUse::Collapsed => "meridian; fwd=miss; collapsed",
+        CacheUse::Bypass => "meridian; fwd=request",
+    }
+}
+
+fn timing(landed: &Landed, origin: CacheUse, total: Duration) -> String {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let total = ms(total);
+    match origin {
+        CacheUse::HitMemory | CacheUse::HitDisk => format!("total;dur={total:.3}"),
+        CacheUse::Miss | CacheUse::Collapsed | CacheUse::Bypass => format!(
+            "queue;dur={:.3}, batch;dur={:.3}, exec;dur={:.3}, total;dur={total:.3}",
+            ms(landed.queue),
+            ms(landed.batch),
+            ms(landed.exec)
+        ),
+    }
+}

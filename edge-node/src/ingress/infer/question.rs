@@ -1,0 +1,73 @@
+//! A request that fits its model.
+
+use std::sync::Arc;
+
+use proto::ids::{ContentHash, TenantId};
+use proto::oip::{InferRequest, Tensor};
+use tracing::Span;
+
+use super::super::body::Lent;
+use super::super::fit;
+use super::super::reply::Problem;
+use crate::batch::{Order, join};
+use crate::cache::flight::Flight;
+use crate::cache::key;
+use crate::serving::ModelSlot;
+
+/// What is asked of a model, checked against its signature.
+pub(in super::super) struct Question {
+    /// Who answers.
+    pub(in super::super) slot: Arc<ModelSlot>,
+    /// Without its inputs.
+    pub(in super::super) request: InferRequest,
+    /// Two questions with one key have one answer.
+    pub(super) key: ContentHash,
+    inputs: Arc<Vec<Tensor>>,
+    /// Its memory is given back when it is answered.
+    _lent: Lent,
+}
+
+impl Question {
+    /// Checks `request` and names it. Hashes the inputs: large ones not on a thread that serves connections.
+    pub(in super::super) fn of(
+        slot: Arc<ModelSlot>,
+        tenant: &TenantId,
+        mut request: InferRequest,
+        lent: Lent,
+    ) -> Result<Self, Problem> {
+        fit::signature(&slot.manifest, &request)?;
+        let outputs: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
+        let parameters = format!("{:?}", request.parameters);
+        let key = key::of(&slot, tenant, &outputs, &parameters, &request.inputs);
+        let inputs = Arc::new(std::mem::take(&mut request.inputs));
+        Ok(Self {
+            slot,
+            request,
+            key,
+            inputs,
+            _lent: lent,
+        })
+    }
+
+    /// Rows that are asked for; 1 where the model does not join rows.
+    pub(super) fn rows(&self) -> usize {
+        let signature = join::signature_of(&self.slot.manifest, &self.inputs);
+        if signature.is_some_and(join::is_joinable) {
+            join::rows(&self.inputs)
+        } else {
+            1
+        }
+    }
+
+    /// The question as the queue takes it.
+    pub(super) fn order(&self, flight: Flight, span: &Span) -> Order {
+        Order {
+            slot: Arc::clone(&self.slot),
+            inputs: Arc::clone(&self.inputs),
+            outputs: self.request.outputs.iter().map(|output| output.name.clone()).collect(),
+            flight,
+            span: span.clone(),
+            waiting: tracing::info_span!(parent: span, "queue"),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Inference over REST: JSON or binary tensors in, the same out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HeaderName;
+use http::{HeaderMap, HeaderValue, Request};
+use proto::ids::TenantId;
+use proto::limits::{INFER_BODY_BYTES_MAX, INFER_BODY_MS_MAX};
+use proto::oip::{Answered, InferAnswer, read_infer, read_raw, write_infer};
+use runtime::clock;
+use runtime::https::Unread;
+use tracing::Span;
+
+use super::body::{self, Encoding, Received};
+use super::infer::{self, Admitted, Obtained, Question, Terms};
+use super::reply::{self, Problem};
+use super::route::Target;
+use super::{Answer, Door, deadline};
+use crate::serving::ModelSlot;
+
+const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+/// Answers one request and counts how it ended.
+pub(super) async fn answer(
+    door: &Door,
+    target: &Target,
+    request: Request<()>,
+    body: &mut Unread,
+) -> Result<Answer, Problem> {
+    infer::observed(door, request.headers(), |span| walk(door, target, &request, body, span)).await
+}
+
+async fn walk(
+    door: &Door,
+    target: &Target,
+    request: &Request<()>,
+    body: &mut Unread,
+    span: Span,
+) -> Result<Answer, Problem> {
+    let set = door.parts.serving.load();
+    let Admitted { arrived, tenant } = Admitted::of(&door.parts, &set, request)?;
+    let slot = Arc::clone(target.find(&set)?);
+    drop(set);
+    infer::record_model(&span, &slot);
+    let headers = request.headers();
+    let budget = deadline::of_head(headers)?;
+    let question = question(door, slot, &tenant.id, headers, body, budget).await?;
+    let terms = Terms {
+        deadline: arrived + deadline::with_body(budget, question.request.timeout_us),
+        bypass: infer::bypasses(headers),
+    };
+    let obtained = infer::obtain(door, &question, terms, &span).await?;
+    let mut answer = encode(&question, &obtained)?;
+    let total = clock::instant().saturating_duration_since(arrived);
+    for (name, value) in obtained.facts(&question.slot, total) {
+        answer.headers_mut().insert(name, value);
+    }
+    Ok(answer)
+}
+
+/// Reads, unpacks, decodes and checks the body.
+async fn question(
+    door: &Door,
+    slot: Arc<ModelSlot>,
+    tenant: &TenantId,
+    headers: &HeaderMap,
+    body: &mut Unread,
+    budget: Duration,
+) -> Result<Question, Problem> {
+    let incoming = body.take();
+    let encoding = body::encoding(headers)?;
+    let json_bytes = match headers.get(HEADER_LENGTH) {
+        None => None,
+        Some(value) => {
+            let length = value.to_str().ok().and_then(|text| text.trim().parse::<usize>().ok());
+            let wrong = || Problem::bad_request("Inference-Header-Content-Length is not a whole number");
+            Some(length.ok_or_else(wrong)?)
+        }
+    };
+    let time = budget.min(Duration::from_millis(INFER_BODY_MS_MAX));
+    let received = body::read(&door.room, incoming, INFER_BODY_BYTES_MAX, time).await?;
+    let received = received.ok_or_else(|| body::late(time, budget))?;
+    let short = encoding == Encoding::Plain && received.bytes.len() <= infer::DECODE_INLINE_BYTES_MAX;
+    let tenant = tenant.clone();
+    infer::aside(short, move || decode(slot, &tenant, received, encoding, json_bytes)).await
+}
+
+fn decode(
+    slot: Arc<ModelSlot>,
+    tenant: &TenantId,
+    received: Received,
+    encoding: Encoding,
+    json_bytes: Option<usize>,
+) -> Result<Question, Problem> {
+    let Received { bytes, lent } = body::unpack(received, encoding, INFER_BODY_BYTES_MAX)?;
+    let request = if json_bytes == Some(0) {
+        let single = slot.manifest.signatures.iter().find_map(|s| match s.inputs.as_slice() {
+            [only] => Some(only),
+            _ => None,
+        });
+        let none = || Problem::bad_request("a raw body needs a model with one input: send a JSON header with it");
+        read_raw(&bytes, single.ok_or_else(none)?)?
+    } else {
+        read_infer(&bytes, json_bytes)?
+    };
+    Question::of(slot, tenant, request, lent)
+}
+
+/// The body in the form that the request asks for.
+fn encode(question: &Question, obtained: &Obtained) -> Result<Answer, Problem> {
+    let told = obtained.told(&question.request)?;
+    let outputs = told.iter().map(|told| Answered {
+        tensor: &told.tensor,
+        binary: told.binary,
+    });
+    let (body, json_bytes) = write_infer(&InferAnswer {
+        release: &question.slot.release,
+        id: question.request.id.as_deref(),
+        outputs: outputs.collect(),
+    })?;
+    let Some(json_bytes) = json_bytes else {
+        return Ok(reply::bytes(HeaderValue::from_static("application/json"), body));
+    };
+    let mut answer = reply::bytes(HeaderValue::from_static("application/octet-stream"), body);
+    answer
+        .headers_mut()
+        .insert(HEADER_LENGTH, HeaderValue::from(json_bytes));
+    Ok(answer)
+}
