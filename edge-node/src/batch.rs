@@ -1,11 +1,13 @@
 //! Joins requests into runs: a bounded queue in front of the engine's threads.
 //!
-//! [`board`] decides, [`join`] puts rows together and takes them apart, and this module holds the lock, the wake-up and
-//! the clock readings around them. Nothing here runs a model: [`crate::engine`] takes from the queue.
+//! [`board`] decides, [`join`] puts rows together and takes them apart, [`share`] divides a large run among idle threads, and this
+//! module holds the lock, the wake-up and the clock readings around them. Nothing here runs a model: [`crate::engine`] takes from the queue.
 
 pub mod board;
 pub mod join;
+pub mod share;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,7 @@ use crate::cache::flight::{Flight, Refusal};
 use crate::metrics::Metrics;
 use crate::serving::{ModelSlot, Serving};
 use board::{Board, Bounds, Item, Job, LaneId, Next};
+use share::Share;
 
 /// One request on its way to the engine.
 #[derive(Debug)]
@@ -62,15 +65,32 @@ impl Batch {
     }
 }
 
+/// What an engine thread does next.
+#[derive(Debug)]
+pub enum Work {
+    /// Runs these.
+    Batch(Batch),
+    /// Runs rows of another thread's batch.
+    Share(Arc<Share>),
+}
+
 /// The queue between ingress and engine threads. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Queue {
     shared: Arc<Shared>,
 }
 
+/// What the lock guards.
+#[derive(Debug)]
+struct Desk {
+    board: Board<Order>,
+    /// Shares that were shown; some may be taken back by now.
+    shares: VecDeque<Arc<Share>>,
+}
+
 #[derive(Debug)]
 struct Shared {
-    board: Mutex<Board<Order>>,
+    desk: Mutex<Desk>,
     changed: Condvar,
     serving: Serving,
     metrics: Metrics,
@@ -80,10 +100,11 @@ impl Queue {
     /// An empty queue.
     #[must_use]
     pub fn new(bounds: Bounds, serving: Serving, metrics: Metrics) -> Self {
-        let board = Mutex::new(Board::new(bounds));
+        let board = Board::new(bounds);
+        let shares = VecDeque::new();
         Self {
             shared: Arc::new(Shared {
-                board,
+                desk: Mutex::new(Desk { board, shares }),
                 changed: Condvar::new(),
                 serving,
                 metrics,
@@ -95,10 +116,10 @@ impl Queue {
     pub fn push(&self, order: Order) {
         let item = weigh(order, clock::instant());
         let mut dead = Vec::new();
-        let mut board = self.lock();
-        let refused = board.push(item, &mut dead);
-        self.tell(&board);
-        drop(board);
+        let mut desk = self.lock();
+        let refused = desk.board.push(item, &mut dead);
+        self.tell(&desk.board);
+        drop(desk);
         match refused {
             Ok(()) => self.shared.changed.notify_one(),
             Err((why, order)) => order.flight.refuse(why.into()),
@@ -108,33 +129,39 @@ impl Queue {
 
     /// Blocks engine thread `thread` until there is something to run; `None` when draining and all is done.
     #[must_use]
-    pub fn take(&self, thread: usize) -> Option<Batch> {
-        let mut board = self.lock();
+    pub fn take(&self, thread: usize) -> Option<Work> {
+        let mut desk = self.lock();
         loop {
             let (now, mut dead) = (clock::instant(), Vec::new());
-            let next = board.take(thread, now, &mut dead);
-            self.tell(&board);
+            let next = desk.board.take(thread, now, &mut dead);
+            self.tell(&desk.board);
             if !dead.is_empty() {
-                drop(board);
+                drop(desk);
                 dismiss(dead);
                 if let Next::Run(items) = next {
-                    return Some(Batch::new(items, now));
+                    return Some(Work::Batch(Batch::new(items, now)));
                 }
-                board = self.lock(); // what came while the lock was open has not been looked at
+                desk = self.lock(); // what came while the lock was open has not been looked at
                 continue;
             }
             let until = match next {
-                Next::Run(items) => return Some(Batch::new(items, now)),
-                Next::Wait(None) if board.is_draining() => return None,
+                Next::Run(items) => return Some(Work::Batch(Batch::new(items, now))),
                 Next::Wait(until) => until,
             };
-            board = match until {
-                None => self.shared.changed.wait(board).unwrap_or_else(PoisonError::into_inner),
+            if let Some(share) = desk.shares.pop_front() {
+                desk.board.occupy(thread, now + share.cost);
+                return Some(Work::Share(share));
+            }
+            if until.is_none() && desk.board.is_draining() {
+                return None;
+            }
+            desk = match until {
+                None => self.shared.changed.wait(desk).unwrap_or_else(PoisonError::into_inner),
                 Some(at) => {
                     let nap = at.saturating_duration_since(now);
                     self.shared
                         .changed
-                        .wait_timeout(board, nap)
+                        .wait_timeout(desk, nap)
                         .unwrap_or_else(PoisonError::into_inner)
                         .0
                 }
@@ -142,20 +169,41 @@ impl Queue {
         }
     }
 
+    /// Threads that nothing occupies.
+    #[must_use]
+    pub fn idle(&self) -> usize {
+        self.lock().board.idle()
+    }
+
+    /// Shows shares of the run that `thread` is at to those who are idle. It will need `own` for what it keeps.
+    pub fn show(&self, shares: &[Arc<Share>], thread: usize, own: Duration) {
+        let mut desk = self.lock();
+        desk.board.occupy(thread, clock::instant() + own);
+        desk.shares.extend(shares.iter().cloned());
+        drop(desk);
+        self.shared.changed.notify_all();
+    }
+
+    /// Shows them no more.
+    pub fn withdraw(&self, shares: &[Arc<Share>]) {
+        let mine = |shown: &Arc<Share>| shares.iter().any(|share| Arc::ptr_eq(share, shown));
+        self.lock().shares.retain(|shown| !mine(shown));
+    }
+
     /// Refuses what comes, lets the threads finish what waits and then return.
     pub fn drain(&self) {
-        self.lock().drain();
+        self.lock().board.drain();
         self.shared.changed.notify_all();
     }
 
     /// How long something pushed now would probably wait.
     #[must_use]
     pub fn wait(&self) -> Duration {
-        self.lock().wait(clock::instant())
+        self.lock().board.wait(clock::instant())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Board<Order>> {
-        self.shared.board.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Desk> {
+        self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
     fn tell(&self, board: &Board<Order>) {
         self.shared.serving.set_queued(board.requests());

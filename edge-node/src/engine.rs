@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use proto::oip::Tensor;
 
-use crate::batch::Queue;
+use crate::batch::{Queue, Work};
 use crate::metrics::Metrics;
 
 /// Why a run gave no answer.
@@ -51,8 +51,16 @@ impl Engine {
         let start = |thread: usize| {
             let (queue, metrics) = (queue.clone(), metrics.clone());
             let work = move || {
-                while let Some(batch) = queue.take(thread) {
-                    run::batch(batch, &metrics);
+                let place = run::Place {
+                    thread,
+                    queue: &queue,
+                    metrics: &metrics,
+                };
+                while let Some(work) = queue.take(thread) {
+                    match work {
+                        Work::Batch(batch) => place.batch(batch),
+                        Work::Share(share) => run::share(&share),
+                    }
                 }
             };
             std::thread::Builder::new().name(format!("engine-{thread}")).spawn(work)

@@ -140,6 +140,15 @@ impl<J: Job> Board<J> {
     pub fn drain(&mut self) {
         self.draining = true;
     }
+    /// Threads that nothing occupies.
+    #[must_use]
+    pub fn idle(&self) -> usize {
+        self.busy_until.iter().filter(|until| until.is_none()).count()
+    }
+    /// Has `thread` count as busy until then, with what the board did not give it.
+    pub fn occupy(&mut self, thread: usize, until: Instant) {
+        self.busy_until[thread] = Some(until);
+    }
     /// Probable time until a job pushed now would start.
     #[must_use]
     pub fn wait(&self, now: Instant) -> Duration {

@@ -14,17 +14,26 @@ struct Bench {
 }
 
 fn bench() -> Bench {
+    bench_of(1)
+}
+
+fn bench_of(threads: usize) -> Bench {
+    bench_with(threads, threads)
+}
+
+/// Only `there` of the threads that the queue counts on are there.
+fn bench_with(threads: usize, there: usize) -> Bench {
     let model = Arc::new(Doubler::default());
     let metrics = Metrics::new(&mut runtime::metrics::Metrics::new());
     let bounds = Bounds {
         rows_max: 32,
         bytes_max: 1 << 20,
         linger: Duration::ZERO,
-        threads: 1,
+        threads,
     };
     let serving = Serving::new();
     let queue = Queue::new(bounds, serving.clone(), metrics.clone());
-    let engine = Engine::start(&queue, 1, &metrics).unwrap();
+    let engine = Engine::start(&queue, there, &metrics).unwrap();
     Bench {
         slot: slot_with("m", 1, model.clone()),
         model,
@@ -129,4 +138,75 @@ async fn draining_finishes_what_was_accepted_and_refuses_the_rest() {
     assert!(first.outcome().await.is_ok() && accepted.outcome().await.is_ok());
     assert_eq!(refused.outcome().await.unwrap_err(), Refusal::Draining);
     assert_eq!(bench.model.rows_most.load(Ordering::SeqCst), 1);
+}
+
+/// Rows of 2 ms each: sharing them pays.
+fn slow(bench: &Bench) {
+    bench.slot.pace.learn(1, 16_000);
+}
+
+#[tokio::test]
+async fn a_large_request_runs_on_all_idle_threads_and_its_rows_keep_their_order() {
+    let bench = bench_of(2);
+    slow(&bench);
+    bench.model.hold();
+    let values: Vec<f32> = (0..18_u8).map(f32::from).collect();
+    let large = bench.order(&values, 10_000);
+    // Held in both threads at the same time.
+    while bench.model.count() < 2 {
+        tokio::task::yield_now().await;
+    }
+    bench.model.release();
+    let landed = large.outcome().await.unwrap();
+    let doubled: Vec<f32> = values.iter().map(|v| v * 2.0).collect();
+    assert_eq!(landed.outputs.as_slice(), [fp32("y", &[9, 2], &doubled)]);
+    assert_eq!(landed.rows, 9);
+    assert_eq!(bench.model.rows_most.load(Ordering::SeqCst), 5);
+}
+
+#[tokio::test]
+async fn a_share_that_nobody_takes_is_run_by_its_owner() {
+    let bench = bench_with(2, 1);
+    slow(&bench);
+    let large = bench.order(&[1.0; 16], 10_000).outcome().await.unwrap();
+    assert_eq!(large.outputs.as_slice(), [fp32("y", &[8, 2], &[2.0; 16])]);
+    assert_eq!(
+        (bench.model.count(), bench.model.rows_most.load(Ordering::SeqCst)),
+        (2, 4)
+    );
+}
+
+#[tokio::test]
+async fn a_large_request_beside_a_busy_thread_runs_whole() {
+    let bench = bench_of(2);
+    slow(&bench);
+    let small = bench.occupy().await;
+    let large = bench.order(&[1.0; 16], 10_000);
+    while bench.model.count() < 2 {
+        tokio::task::yield_now().await;
+    }
+    bench.model.release();
+    assert!(small.outcome().await.is_ok());
+    assert_eq!(
+        large.outcome().await.unwrap().outputs.as_slice(),
+        [fp32("y", &[8, 2], &[2.0; 16])]
+    );
+    assert_eq!(
+        bench.model.rows_most.load(Ordering::SeqCst),
+        8,
+        "no thread was idle, so it was not cut"
+    );
+}
+
+#[tokio::test]
+async fn a_bad_row_in_a_share_fails_its_request_and_the_threads_go_on() {
+    for bad in [-1.0, f32::NAN] {
+        let bench = bench_of(2);
+        slow(&bench);
+        let mut values = [1.0; 16];
+        values[15] = bad;
+        let outcome = bench.order(&values, 10_000).outcome().await;
+        assert!(matches!(outcome, Err(Refusal::Input(_) | Refusal::Failed)));
+        assert!(bench.order(&[1.0; 16], 10_000).outcome().await.is_ok());
+    }
 }

@@ -10,7 +10,8 @@ use runtime::clock;
 
 use super::{Fault, panic_text};
 use crate::batch::board::{Item, Job};
-use crate::batch::{Batch, Order, join};
+use crate::batch::share::{self, Ran, Share};
+use crate::batch::{Batch, Order, Queue, join};
 use crate::cache::flight::{Landed, Refusal};
 use crate::metrics::Metrics;
 use crate::serving::ModelSlot;
@@ -22,106 +23,159 @@ struct Times {
     ended: Instant,
 }
 
-/// Runs `batch` on this thread and tells everybody in it.
-pub(super) fn batch(batch: Batch, metrics: &Metrics) {
-    let Batch { items, taken } = batch;
-    for item in &items {
-        metrics
-            .queue_wait
-            .observe(taken.saturating_duration_since(item.pushed).as_secs_f64());
+/// Where a run happens.
+pub(super) struct Place<'a> {
+    /// The engine thread's number.
+    pub(super) thread: usize,
+    /// Where it takes from.
+    pub(super) queue: &'a Queue,
+    pub(super) metrics: &'a Metrics,
+}
+
+impl Place<'_> {
+    /// Runs `batch` on this thread, large ones on idle threads as well, and tells everybody in it.
+    pub(super) fn batch(&self, batch: Batch) {
+        let Batch { items, taken } = batch;
+        for item in &items {
+            let waited = taken.saturating_duration_since(item.pushed);
+            self.metrics.queue_wait.observe(waited.as_secs_f64());
+        }
+        let retry = match self.together(items, taken) {
+            Ok(()) => return,
+            Err(items) => items,
+        };
+        if retry.len() > 1 {
+            self.metrics.batch_retries.inc();
+        }
+        for item in retry {
+            self.alone(item);
+        }
     }
-    let retry = match together(items, taken, metrics) {
-        Ok(()) => return,
-        Err(items) => items,
-    };
-    if retry.len() > 1 {
-        metrics.batch_retries.inc();
+
+    /// Runs all in one. Gives them back when that failed and each should be tried alone.
+    fn together(&self, items: Vec<Item<Order>>, taken: Instant) -> Result<(), Vec<Item<Order>>> {
+        if items.len() < 2 {
+            return Err(items);
+        }
+        let Some(slot) = items.first().map(|item| Arc::clone(&item.job.slot)) else {
+            return Ok(());
+        };
+        let spans: Vec<tracing::Span> = items
+            .iter()
+            .map(|i| tracing::info_span!(parent: &i.job.span, "batch.run", requests = items.len()))
+            .collect();
+        let rows: Vec<usize> = items.iter().map(|item| item.rows).collect();
+        let total = rows.iter().sum();
+        let parts: Vec<&[Tensor]> = items.iter().map(|item| item.job.inputs.as_slice()).collect();
+        let inputs = join::join(&parts);
+        let began = clock::instant();
+        let run = || self.rows(&slot, &inputs, total);
+        // The engine's own span has one parent: the first request's trace shows the inside of the run for all of them.
+        let ran = spans.first().map_or_else(run, |span| span.in_scope(run));
+        let ended = clock::instant();
+        let times = Times { taken, began, ended };
+        drop(spans);
+        learn(&slot, total, ran.busy, &times, self.metrics);
+        let split = ran.outputs.ok().and_then(|outputs| join::split(&outputs, &rows));
+        let Some(split) = split else { return Err(items) };
+        for (item, outputs) in items.into_iter().zip(split) {
+            land(item, outputs, &times, total);
+        }
+        Ok(())
     }
-    for item in retry {
-        alone(item, metrics);
+
+    /// Runs one by itself, unless its time is over or its client has gone.
+    fn alone(&self, item: Item<Order>) {
+        let taken = clock::instant();
+        if !item.job.wanted() || item.job.deadline() <= taken {
+            item.job.flight.dismiss();
+            return;
+        }
+        let span = tracing::info_span!(parent: &item.job.span, "batch.run", requests = 1);
+        let began = clock::instant();
+        let ran = span.in_scope(|| self.rows(&item.job.slot, &item.job.inputs, item.rows));
+        let ended = clock::instant();
+        let times = Times { taken, began, ended };
+        drop(span);
+        match ran.outputs {
+            Ok(outputs) => {
+                learn(&item.job.slot, item.rows, ran.busy, &times, self.metrics);
+                let rows = item.rows;
+                land(item, outputs, &times, rows);
+            }
+            Err(Fault::Input(why)) => item.job.flight.refuse(Refusal::Input(why)),
+            Err(Fault::Internal(why)) => {
+                tracing::error!(release = %item.job.slot.release, why, "a run failed");
+                item.job.flight.refuse(Refusal::Failed);
+            }
+        }
+    }
+
+    /// Runs `rows` rows, those of idle threads and those of this one at the same time.
+    fn rows(&self, slot: &Arc<ModelSlot>, inputs: &[Tensor], rows: usize) -> Ran {
+        let row_us = slot.pace.row_us();
+        let idle = if share::cut(rows, row_us, 1).len() > 1 {
+            self.queue.idle()
+        } else {
+            0
+        };
+        let cuts = share::cut(rows, row_us, idle);
+        let parts = Some(())
+            .filter(|()| cuts.len() > 1)
+            .and_then(|()| join::split(inputs, &cuts));
+        let Some(mut parts) = parts else {
+            return run(slot, inputs);
+        };
+        let cost = |rows: &usize| Duration::from_micros(row_us) * u32::try_from(*rows).unwrap_or(u32::MAX);
+        let own = parts.remove(0);
+        let shares: Vec<Arc<Share>> = parts
+            .into_iter()
+            .zip(&cuts[1..])
+            .map(|(inputs, rows)| Arc::new(Share::new(slot, inputs, cost(rows))))
+            .collect();
+        self.queue.show(&shares, self.thread, cost(&cuts[0]));
+        let mut ran = vec![run(slot, &own)];
+        self.queue.withdraw(&shares);
+        ran.extend(shares.iter().map(|share| match share.take() {
+            Some(inputs) => run(slot, &inputs),
+            None => share.outcome(),
+        }));
+        together_again(ran)
     }
 }
 
-/// Runs all in one. Gives them back when that failed and each should be tried alone.
-fn together(items: Vec<Item<Order>>, taken: Instant, metrics: &Metrics) -> Result<(), Vec<Item<Order>>> {
-    if items.len() < 2 {
-        return Err(items);
+/// Runs rows of another thread's batch, unless it has taken them back.
+pub(super) fn share(share: &Share) {
+    if let Some(inputs) = share.take() {
+        let ran = share.span.in_scope(|| run(&share.slot, &inputs));
+        share.hand_in(ran);
     }
-    let Some(slot) = items.first().map(|item| Arc::clone(&item.job.slot)) else {
-        return Ok(());
-    };
-    let spans: Vec<tracing::Span> = items
-        .iter()
-        .map(|i| tracing::info_span!(parent: &i.job.span, "batch.run", requests = items.len()))
-        .collect();
-    let rows: Vec<usize> = items.iter().map(|item| item.rows).collect();
-    let parts: Vec<&[Tensor]> = items.iter().map(|item| item.job.inputs.as_slice()).collect();
-    let inputs = join::join(&parts);
-    let began = clock::instant();
-    // The engine's own span has one parent: the first request's trace shows the inside of the run for all of them.
-    let outputs = spans
-        .first()
-        .map_or_else(|| run(&slot, &inputs), |span| span.in_scope(|| run(&slot, &inputs)));
-    let times = Times {
-        taken,
-        began,
-        ended: clock::instant(),
-    };
-    drop(spans);
-    let total = rows.iter().sum();
-    learn(&slot, total, &times, metrics);
-    let split = outputs.ok().and_then(|outputs| join::split(&outputs, &rows));
-    let Some(split) = split else { return Err(items) };
-    for (item, outputs) in items.into_iter().zip(split) {
-        land(item, outputs, &times, total);
-    }
-    Ok(())
 }
 
-/// Runs one by itself, unless its time is over or its client has gone.
-fn alone(item: Item<Order>, metrics: &Metrics) {
-    let taken = clock::instant();
-    if !item.job.wanted() || item.job.deadline() <= taken {
-        item.job.flight.dismiss();
-        return;
-    }
-    let span = tracing::info_span!(parent: &item.job.span, "batch.run", requests = 1);
-    let began = clock::instant();
-    let result = span.in_scope(|| run(&item.job.slot, &item.job.inputs));
-    let times = Times {
-        taken,
-        began,
-        ended: clock::instant(),
-    };
-    drop(span);
-    match result {
-        Ok(outputs) => {
-            learn(&item.job.slot, item.rows, &times, metrics);
-            let rows = item.rows;
-            land(item, outputs, &times, rows);
-        }
-        Err(Fault::Input(why)) => item.job.flight.refuse(Refusal::Input(why)),
-        Err(Fault::Internal(why)) => {
-            tracing::error!(release = %item.job.slot.release, why, "a run failed");
-            item.job.flight.refuse(Refusal::Failed);
-        }
-    }
+/// One outcome of all parts, in their order; the first fault, if any.
+fn together_again(ran: Vec<Ran>) -> Ran {
+    let busy = ran.iter().map(|ran| ran.busy).sum();
+    let parts: Result<Vec<_>, _> = ran.into_iter().map(|ran| ran.outputs).collect();
+    let outputs = parts.map(|parts| join::join(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>()));
+    Ran { outputs, busy }
 }
 
 /// A panic of the engine costs its request, not the thread.
-fn run(slot: &ModelSlot, inputs: &[Tensor]) -> Result<Vec<Tensor>, Fault> {
-    catch_unwind(AssertUnwindSafe(|| slot.model.run(inputs))).unwrap_or_else(|panic| {
-        Err(Fault::Internal(format!(
-            "the engine panicked: {}",
-            panic_text(panic.as_ref())
-        )))
-    })
+fn run(slot: &ModelSlot, inputs: &[Tensor]) -> Ran {
+    let began = clock::instant();
+    let outputs = catch_unwind(AssertUnwindSafe(|| slot.model.run(inputs))).unwrap_or_else(|panic| {
+        let why = format!("the engine panicked: {}", panic_text(panic.as_ref()));
+        Err(Fault::Internal(why))
+    });
+    let busy = clock::instant().saturating_duration_since(began);
+    Ran { outputs, busy }
 }
 
-fn learn(slot: &ModelSlot, rows: usize, times: &Times, metrics: &Metrics) {
+/// `busy` is the time of all threads: what a row costs, wherever it runs.
+fn learn(slot: &ModelSlot, rows: usize, busy: Duration, times: &Times, metrics: &Metrics) {
     let exec = times.ended.saturating_duration_since(times.began);
     slot.pace
-        .learn(rows, u64::try_from(exec.as_micros()).unwrap_or(u64::MAX));
+        .learn(rows, u64::try_from(busy.as_micros()).unwrap_or(u64::MAX));
     metrics.exec.observe(exec.as_secs_f64());
     metrics
         .batch_rows
