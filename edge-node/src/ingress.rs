@@ -21,6 +21,7 @@ mod metadata;
 mod reply;
 mod rest;
 mod route;
+pub mod statistics;
 mod status;
 
 use std::convert::Infallible;

@@ -13,8 +13,9 @@
 //! - A slot that goes on serving is published again as the same `Arc`: it keeps its measured pace.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use proto::ids::{ContentHash, ModelName, Release};
@@ -23,6 +24,7 @@ use proto::region_state::{RegionInfo, Tenant};
 use tokio::sync::mpsc;
 
 use crate::engine::Model;
+use crate::ingress::statistics::{Runs, Statistics};
 
 /// Checkpoints that wait for sync to compare them. More are dropped: gossip comes again.
 pub const GOSSIP_QUEUE_MAX: usize = 64;
@@ -68,6 +70,8 @@ pub struct ModelSlot {
     pub model: Arc<dyn Model>,
     /// How long one row takes on this node.
     pub pace: Pace,
+    /// What it has been asked since it was loaded.
+    pub statistics: Statistics,
 }
 
 impl ModelSlot {
@@ -91,6 +95,7 @@ impl ModelSlot {
             pipeline,
             model,
             pace,
+            statistics: Statistics::default(),
         })
     }
     /// Rows that are joined into one run.
@@ -112,27 +117,43 @@ impl std::fmt::Debug for ModelSlot {
     }
 }
 
-/// Time of one row of one model on this node, microseconds: a moving average that starts at the publisher's figure.
+/// Time of one row of one model on this node, microseconds: a moving average that starts at the publisher's figure. And
+/// the runs that it was learnt from.
 #[derive(Debug)]
-pub struct Pace(AtomicU64);
+pub struct Pace {
+    row_us: AtomicU64,
+    runs: Mutex<Runs>,
+}
 
 impl Pace {
     /// Starts from a published measurement.
     #[must_use]
     pub fn starting_at(row_us: u32) -> Self {
-        Self(AtomicU64::new(u64::from(row_us)))
+        Self {
+            row_us: AtomicU64::new(u64::from(row_us)),
+            runs: Mutex::default(),
+        }
     }
     /// Present estimate of one row, microseconds.
     #[must_use]
     pub fn row_us(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.row_us.load(Ordering::Relaxed)
     }
     /// Learns from a run of `rows` rows: an eighth of the difference each time. Two threads that learn at once may
     /// lose one of both readings, which a moving average does not mind.
     pub fn learn(&self, rows: usize, run_us: u64) {
+        self.lock().add(rows, Duration::from_micros(run_us));
         let rows = u64::try_from(rows).unwrap_or(u64::MAX).max(1);
         let (old, seen) = (self.row_us(), run_us / rows);
-        self.0.store((old * 7 + seen).div_ceil(8), Ordering::Relaxed);
+        self.row_us.store((old * 7 + seen).div_ceil(8), Ordering::Relaxed);
+    }
+    /// The runs so far.
+    #[must_use]
+    pub fn runs(&self) -> Runs {
+        self.lock().clone()
+    }
+    fn lock(&self) -> std::sync::MutexGuard<'_, Runs> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,10 +7,12 @@ use http::header::CACHE_CONTROL;
 use http::{HeaderMap, StatusCode};
 use proto::ids::ContentHash;
 use proto::oip::Tensor;
+use runtime::clock;
 use tracing::Span;
 
 use super::super::Door;
 use super::super::reply::Problem;
+use super::super::statistics::Way;
 use super::{Obtained, Question};
 use crate::cache::flight::{self, Boarding, Landed, Refusal, Waiter};
 use crate::metrics::{CacheUse, Outcome};
@@ -44,10 +46,48 @@ pub(in super::super) async fn obtain(
     terms: Terms,
     span: &Span,
 ) -> Result<Obtained, Problem> {
+    let mut end = End {
+        question,
+        began: clock::instant(),
+        way: None,
+    };
     let (landed, origin) = first(door, question, terms, span).await?;
+    end.way = Some(way(question, &landed, origin));
+    drop(end);
     door.parts.metrics.answered_from(origin);
     span.record("cache", tracing::field::debug(origin));
     Ok(Obtained { landed, origin })
+}
+
+/// Counts in the model's statistics how a request ended, also when its client leaves and all of this is dropped.
+struct End<'a> {
+    question: &'a Question,
+    began: Instant,
+    way: Option<Way>,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let total = clock::instant().saturating_duration_since(self.began);
+        let statistics = &self.question.slot.statistics;
+        match self.way {
+            Some(way) => statistics.answered(way, total, clock::now_ms()),
+            None => statistics.failed(total),
+        }
+    }
+}
+
+fn way(question: &Question, landed: &Landed, origin: CacheUse) -> Way {
+    match origin {
+        CacheUse::HitMemory | CacheUse::HitDisk | CacheUse::Collapsed => Way::Kept,
+        CacheUse::Miss | CacheUse::Bypass => Way::Run {
+            rows: question.rows(),
+            queue: landed.queue,
+            join: landed.batch,
+            exec: landed.exec,
+            looked: matches!(origin, CacheUse::Miss),
+        },
+    }
 }
 
 async fn first(door: &Door, question: &Question, terms: Terms, span: &Span) -> Result<(Landed, CacheUse), Problem> {

@@ -9,7 +9,7 @@ use tracing::Span;
 use super::super::body::Lent;
 use super::super::fit;
 use super::super::reply::Problem;
-use crate::batch::Order;
+use crate::batch::{Order, join};
 use crate::cache::flight::Flight;
 use crate::cache::key;
 use crate::serving::ModelSlot;
@@ -47,6 +47,16 @@ impl Question {
             inputs,
             _lent: lent,
         })
+    }
+
+    /// Rows that are asked for; 1 where the model does not join rows.
+    pub(super) fn rows(&self) -> usize {
+        let signature = join::signature_of(&self.slot.manifest, &self.inputs);
+        if signature.is_some_and(join::is_joinable) {
+            join::rows(&self.inputs)
+        } else {
+            1
+        }
     }
 
     /// The question as the queue takes it.
