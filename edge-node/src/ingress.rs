@@ -15,9 +15,14 @@ mod body;
 mod classify;
 mod deadline;
 mod fit;
+mod generate;
 mod grpc;
 mod infer;
+mod manage;
 mod metadata;
+mod model_config;
+mod model_stats;
+mod openapi;
 mod reply;
 mod rest;
 mod route;
@@ -143,6 +148,25 @@ impl Door {
                 Caller::of(&request, &set).known()?;
                 target.find(&set).map(|_| reply::empty(StatusCode::OK))
             }
+            Route::Generate(target) => generate::answer(self, &target, request, body, generate::Form::Whole).await,
+            Route::GenerateStream(target) => {
+                generate::answer(self, &target, request, body, generate::Form::Events).await
+            }
+            Route::Config(target) => {
+                let set = parts.serving.load();
+                Caller::of(&request, &set).known()?;
+                Ok(reply::json(&model_config::document(target.find(&set)?)))
+            }
+            Route::Stats(target) => {
+                let set = parts.serving.load();
+                Caller::of(&request, &set).known()?;
+                Ok(match target {
+                    Some(target) => reply::json(&model_stats::document(std::iter::once(&**target.find(&set)?))),
+                    None => reply::json(&model_stats::document(set.models.values().map(|slot| &**slot))),
+                })
+            }
+            Route::Manage(call) => manage::answer(self, &call, &request, body).await,
+            Route::OpenApi => Ok(openapi::document()),
             Route::Node => {
                 Caller::of(&request, &parts.serving.load()).of_the_fleet()?;
                 Ok(reply::json(&status::node(parts)))
