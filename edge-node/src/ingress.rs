@@ -13,6 +13,7 @@
 mod auth;
 mod body;
 mod classify;
+mod compress;
 mod deadline;
 mod fit;
 mod generate;
@@ -120,9 +121,11 @@ impl Service<Request<Incoming>> for Ingress {
                 reply::sign(&mut answer, &door.parts.node, false);
                 return Ok(answer);
             }
+            let encoding = compress::wanted(request.headers());
             let answered = door.answer(request, &mut body).await;
             body.drain().await;
-            let mut answer = answered.unwrap_or_else(Problem::into_answer);
+            let answer = answered.unwrap_or_else(Problem::into_answer);
+            let mut answer = compress::fit(encoding, answer).await;
             reply::sign(&mut answer, &door.parts.node, door.parts.draining.is_cancelled());
             Ok(answer.map(|whole| whole.map_err(|never| match never {}).boxed_unsync()))
         })

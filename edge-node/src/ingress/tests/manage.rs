@@ -117,6 +117,32 @@ async fn a_model_without_text_is_not_asked_to_generate() {
 }
 
 #[tokio::test]
+async fn long_answers_are_compressed_for_those_who_ask() {
+    use std::io::Read;
+    let node = Node::start().await;
+    let plain = node.get("/v2/openapi.json").await;
+    assert_eq!((plain.header("content-encoding"), plain.header("vary")), ("", ""));
+    for name in ["gzip", "deflate"] {
+        let ask = || Request::get("/").header("accept-encoding", name);
+        let got = node.send(ask(), "/v2/openapi.json", "").await;
+        assert_eq!(
+            (got.header("content-encoding"), got.header("vary")),
+            (name, "accept-encoding")
+        );
+        let mut text = Vec::new();
+        if name == "gzip" {
+            flate2::read::GzDecoder::new(&*got.body).read_to_end(&mut text).unwrap();
+        } else {
+            flate2::read::ZlibDecoder::new(&*got.body)
+                .read_to_end(&mut text)
+                .unwrap();
+        }
+        assert_eq!(text, plain.body);
+        assert_eq!(node.send(ask(), "/v2", "").await.header("content-encoding"), "");
+    }
+}
+
+#[tokio::test]
 async fn the_openapi_document_is_served_to_everybody() {
     let node = Node::start().await;
     assert_eq!(node.get("/v2/openapi.json").await.json()["openapi"], "3.1.0");
