@@ -18,6 +18,7 @@ pub(super) struct Config {
     output: Vec<Tensor>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dynamic_batching: Option<Batching>,
+    response_cache: Cache,
     default_model_filename: String,
     model_transaction_policy: Transactions,
 }
@@ -43,6 +44,11 @@ struct Tensor {
 #[derive(Serialize)]
 struct Batching {
     max_queue_delay_microseconds: u64,
+}
+
+#[derive(Serialize)]
+struct Cache {
+    enable: bool,
 }
 
 #[derive(Serialize)]
@@ -79,6 +85,7 @@ pub(super) fn document(slot: &ModelSlot) -> Config {
         dynamic_batching: config.dynamic_batching.map(|batching| Batching {
             max_queue_delay_microseconds: batching.max_queue_delay_microseconds,
         }),
+        response_cache: Cache { enable: true },
         default_model_filename: config.default_model_filename,
         model_transaction_policy: Transactions { decoupled: false },
     }
