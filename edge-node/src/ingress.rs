@@ -13,11 +13,17 @@
 mod auth;
 mod body;
 mod classify;
+mod compress;
 mod deadline;
 mod fit;
+mod generate;
 mod grpc;
 mod infer;
+mod manage;
 mod metadata;
+mod model_config;
+mod model_stats;
+mod openapi;
 mod reply;
 mod rest;
 mod route;
@@ -115,9 +121,11 @@ impl Service<Request<Incoming>> for Ingress {
                 reply::sign(&mut answer, &door.parts.node, false);
                 return Ok(answer);
             }
+            let encoding = compress::wanted(request.headers());
             let answered = door.answer(request, &mut body).await;
             body.drain().await;
-            let mut answer = answered.unwrap_or_else(Problem::into_answer);
+            let answer = answered.unwrap_or_else(Problem::into_answer);
+            let mut answer = compress::fit(encoding, answer).await;
             reply::sign(&mut answer, &door.parts.node, door.parts.draining.is_cancelled());
             Ok(answer.map(|whole| whole.map_err(|never| match never {}).boxed_unsync()))
         })
@@ -143,6 +151,25 @@ impl Door {
                 Caller::of(&request, &set).known()?;
                 target.find(&set).map(|_| reply::empty(StatusCode::OK))
             }
+            Route::Generate(target) => generate::answer(self, &target, request, body, generate::Form::Whole).await,
+            Route::GenerateStream(target) => {
+                generate::answer(self, &target, request, body, generate::Form::Events).await
+            }
+            Route::Config(target) => {
+                let set = parts.serving.load();
+                Caller::of(&request, &set).known()?;
+                Ok(reply::json(&model_config::document(target.find(&set)?)))
+            }
+            Route::Stats(target) => {
+                let set = parts.serving.load();
+                Caller::of(&request, &set).known()?;
+                Ok(match target {
+                    Some(target) => reply::json(&model_stats::document(std::iter::once(&**target.find(&set)?))),
+                    None => reply::json(&model_stats::document(set.models.values().map(|slot| &**slot))),
+                })
+            }
+            Route::Manage(call) => manage::answer(self, &call, &request, body).await,
+            Route::OpenApi => Ok(openapi::document()),
             Route::Node => {
                 Caller::of(&request, &parts.serving.load()).of_the_fleet()?;
                 Ok(reply::json(&status::node(parts)))

@@ -140,6 +140,10 @@ pub const INFER_BODIES_BYTES_MAX: usize = 512 << 20;
 pub const GRPC_STREAM_REQUESTS_MAX: usize = 32;
 /// A gRPC message that asks about servers and models, bytes.
 pub const GRPC_PAGE_BYTES_MAX: usize = 64 << 10;
+/// A REST body that asks about, or would change, repository and settings, bytes, packed and unpacked.
+pub const MANAGE_BODY_BYTES_MAX: usize = 64 << 10;
+/// The body of a generate request, bytes, unpacked.
+pub const GENERATE_BODY_BYTES_MAX: usize = 1 << 20;
 /// Checkpoints in one gossip request.
 pub const GOSSIP_CHECKPOINTS_MAX: usize = 16;
 

@@ -8,8 +8,8 @@
 
 mod infer;
 mod messages;
-mod model;
-mod pages;
+pub(super) mod model;
+pub(super) mod pages;
 mod statistics;
 mod status;
 mod stream;

@@ -9,12 +9,22 @@ use crate::serving::ModelSlot;
 pub(super) struct Server {
     pub(super) name: &'static str,
     pub(super) version: &'static str,
-    pub(super) extensions: [&'static str; 3],
+    pub(super) extensions: [&'static str; 9],
 }
 
 /// The protocol's server metadata.
 pub(super) fn server() -> Server {
-    let extensions = ["binary_tensor_data", "classification", "parameters"];
+    let extensions = [
+        "binary_tensor_data",
+        "classification",
+        "generate",
+        "logging",
+        "model_configuration",
+        "model_repository",
+        "parameters",
+        "statistics",
+        "trace",
+    ];
     Server {
         name: "meridian",
         version: env!("CARGO_PKG_VERSION"),

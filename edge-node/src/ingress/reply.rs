@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use proto::ids::{ModelName, NodeId};
 use proto::oip::OipError;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::metrics::Outcome;
 
 /// Which node answered.
 pub(super) const SERVED_BY: HeaderName = HeaderName::from_static("meridian-served-by");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A refusal on its way out.
 #[derive(Debug)]
@@ -161,6 +161,13 @@ pub(super) fn bytes(content_type: HeaderValue, bytes: Vec<u8>) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(bytes)));
     answer.headers_mut().insert(CONTENT_TYPE, content_type);
     answer
+}
+
+/// A document as the one event of a stream.
+pub(super) async fn event(document: Full<Bytes>) -> Full<Bytes> {
+    let Ok(document) = document.collect().await;
+    let event = [&b"data: "[..], &document.to_bytes(), b"\n\n"].concat();
+    Full::new(Bytes::from(event))
 }
 
 /// What every answer carries. A draining node ends HTTP/1 connections with the answer, so that clients move on.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use proto::ids::{ModelName, ModelVersion};
 
+use super::manage::Manage;
 use super::reply::Problem;
 use crate::metrics::Outcome;
 use crate::serving::{ModelSlot, ServingSet};
@@ -18,6 +19,14 @@ pub(super) enum Route {
     Model(Target),
     ModelReady(Target),
     Infer(Target),
+    Generate(Target),
+    /// The same, told as an event stream.
+    GenerateStream(Target),
+    Config(Target),
+    /// Of one model, or of all.
+    Stats(Option<Target>),
+    Manage(Manage),
+    OpenApi,
     Node,
     Checkpoints,
     Metrics,
@@ -69,42 +78,83 @@ fn cut(text: &str) -> String {
 /// What `method` on `path` asks.
 pub(super) fn of(method: &Method, path: &str) -> Result<Route, Problem> {
     let segments: Vec<&str> = path.strip_prefix('/').unwrap_or(path).split('/').collect();
-    let target = |name: &str, version: Option<&str>| Target {
-        name: name.to_owned(),
-        version: version.map(str::to_owned),
+    let route = match segments.as_slice() {
+        ["v2"] => Some(Route::Server),
+        ["v2", "health", "live"] => Some(Route::Live),
+        ["v2", "health", "ready"] => Some(Route::Ready),
+        ["v2", "openapi.json"] => Some(Route::OpenApi),
+        ["v2", "models", "stats"] => Some(Route::Stats(None)),
+        ["v2", "models", name, "trace", "setting"] => Some(Route::Manage(Manage::Trace(Some(target(name, None))))),
+        ["v2", "models", name, "versions", version, rest @ ..] => of_model(target(name, Some(version)), rest),
+        ["v2", "models", name, rest @ ..] => of_model(target(name, None), rest),
+        ["v2", rest @ ..] => manage(rest).map(Route::Manage),
+        ["v1", "node"] => Some(Route::Node),
+        ["v1", "checkpoints"] => Some(Route::Checkpoints),
+        ["metrics"] => Some(Route::Metrics),
+        _ => None,
     };
-    let route = match *segments.as_slice() {
-        ["v2"] => Route::Server,
-        ["v2", "health", "live"] => Route::Live,
-        ["v2", "health", "ready"] => Route::Ready,
-        ["v2", "models", name] => Route::Model(target(name, None)),
-        ["v2", "models", name, "ready"] => Route::ModelReady(target(name, None)),
-        ["v2", "models", name, "infer"] => Route::Infer(target(name, None)),
-        ["v2", "models", name, "versions", version] => Route::Model(target(name, Some(version))),
-        ["v2", "models", name, "versions", version, "ready"] => Route::ModelReady(target(name, Some(version))),
-        ["v2", "models", name, "versions", version, "infer"] => Route::Infer(target(name, Some(version))),
-        ["v1", "node"] => Route::Node,
-        ["v1", "checkpoints"] => Route::Checkpoints,
-        ["metrics"] => Route::Metrics,
-        _ => {
-            return Err(Problem::not_found(
-                "no such page: inference is at /v2/models/NAME/infer".to_owned(),
-            ));
-        }
-    };
-    let posted = matches!(route, Route::Infer(_) | Route::Checkpoints);
-    let allowed = if posted {
-        method == Method::POST
-    } else {
-        method == Method::GET || method == Method::HEAD
-    };
-    if allowed {
+    let route = route.ok_or_else(|| {
+        let message = "no such page: inference is at /v2/models/NAME/infer, all pages are in /v2/openapi.json";
+        Problem::not_found(message.to_owned())
+    })?;
+    let allow = methods(&route, segments.last().copied().unwrap_or_default());
+    if allow.split(", ").any(|allowed| allowed == method.as_str()) {
         return Ok(route);
     }
-    let allow = if posted { "POST" } else { "GET, HEAD" };
+    let method = cut(method.as_str());
     let message = format!("{method} is not answered here, use {allow}");
     let status = StatusCode::METHOD_NOT_ALLOWED;
     Err(Problem::new(status, "method_not_allowed", message, Outcome::BadRequest).with("allow", allow))
+}
+
+fn target(name: &str, version: Option<&str>) -> Target {
+    Target {
+        name: name.to_owned(),
+        version: version.map(str::to_owned),
+    }
+}
+
+fn of_model(target: Target, rest: &[&str]) -> Option<Route> {
+    Some(match rest {
+        [] => Route::Model(target),
+        ["ready"] => Route::ModelReady(target),
+        ["infer"] => Route::Infer(target),
+        ["generate"] => Route::Generate(target),
+        ["generate_stream"] => Route::GenerateStream(target),
+        ["config"] => Route::Config(target),
+        ["stats"] => Route::Stats(Some(target)),
+        _ => return None,
+    })
+}
+
+fn manage(rest: &[&str]) -> Option<Manage> {
+    Some(match rest {
+        ["repository", "index"] => Manage::Index,
+        ["repository", "models", name, "load"] => Manage::Load((*name).to_owned()),
+        ["repository", "models", name, "unload"] => Manage::Unload((*name).to_owned()),
+        ["trace", "setting"] => Manage::Trace(None),
+        ["logging"] => Manage::Logging,
+        ["systemsharedmemory" | "cudasharedmemory", "status"] => Manage::MemoryStatus,
+        ["systemsharedmemory" | "cudasharedmemory", "unregister"]
+        | [
+            "systemsharedmemory" | "cudasharedmemory",
+            "region",
+            _,
+            "status" | "register" | "unregister",
+        ] => Manage::MemoryRegion,
+        _ => return None,
+    })
+}
+
+/// The methods of `route`, whose path ends in `last`.
+fn methods(route: &Route, last: &str) -> &'static str {
+    match route {
+        Route::Infer(_) | Route::Generate(_) | Route::GenerateStream(_) | Route::Checkpoints => "POST",
+        Route::Manage(Manage::Trace(_) | Manage::Logging) => "GET, HEAD, POST",
+        Route::Manage(Manage::MemoryRegion) if last != "status" => "POST",
+        Route::Manage(Manage::Index | Manage::Load(_) | Manage::Unload(_)) => "POST",
+        _ => "GET, HEAD",
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +172,23 @@ mod tests {
             ("/v2/models/m/versions/3", true, false),
             ("/v2/models/m/versions/3/ready", true, false),
             ("/v2/models/m/infer", false, true),
+            ("/v2/models/m/versions/3/config", true, false),
+            ("/v2/models/m/stats", true, false),
+            ("/v2/models/stats", true, false),
+            ("/v2/models/m/generate", false, true),
+            ("/v2/models/m/versions/3/generate_stream", false, true),
+            ("/v2/models/m/trace/setting", true, true),
+            ("/v2/trace/setting", true, true),
+            ("/v2/logging", true, true),
+            ("/v2/repository/index", false, true),
+            ("/v2/repository/models/m/load", false, true),
+            ("/v2/repository/models/m/unload", false, true),
+            ("/v2/systemsharedmemory/status", true, false),
+            ("/v2/cudasharedmemory/region/r/status", true, false),
+            ("/v2/cudasharedmemory/region/r/register", false, true),
+            ("/v2/systemsharedmemory/unregister", false, true),
+            ("/v2/models/m/versions/3/trace/setting", false, false),
+            ("/v2/repository", false, false),
             ("/v2/models/m/versions/3/infer", false, true),
             ("/v1/node", true, false),
             ("/v1/checkpoints", false, true),

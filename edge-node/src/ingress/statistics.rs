@@ -42,7 +42,7 @@ pub struct Requests {
     pub success: Spent,
     /// Refused by the queue or the model, late, or left by their client.
     pub fail: Spent,
-    /// Waiting for an engine thread.
+    /// Waiting for an engine thread; kept answers wait for none and are counted, as `perf_analyzer` looks for.
     pub queue: Spent,
     /// Joining with others.
     pub compute_input: Spent,
@@ -87,7 +87,10 @@ impl Statistics {
         requests.last_ms = requests.last_ms.max(now_ms);
         requests.success.add(total);
         match way {
-            Way::Kept => requests.cache_hit.add(total),
+            Way::Kept => {
+                requests.cache_hit.add(total);
+                requests.queue.add(Duration::ZERO);
+            }
             Way::Run {
                 rows,
                 queue,

@@ -4,5 +4,6 @@ mod bounds;
 mod fleet;
 mod grpc;
 mod harness;
+mod manage;
 mod protocol;
 mod tenants;

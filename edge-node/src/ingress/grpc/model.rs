@@ -31,7 +31,7 @@ pub(super) fn metadata(slot: &ModelSlot) -> ModelMetadataResponse {
 
 /// The model as Triton's configuration describes one. Where every tensor of the first signature begins with the same
 /// axis that the request chooses, that axis is the batch, and `dims` leave it out.
-pub(super) fn config(slot: &ModelSlot) -> ModelConfig {
+pub(in super::super) fn config(slot: &ModelSlot) -> ModelConfig {
     let manifest = &slot.manifest;
     let (inputs, outputs) = manifest
         .signatures

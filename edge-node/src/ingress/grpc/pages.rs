@@ -60,7 +60,7 @@ pub(super) async fn answer(
         "ModelStatistics" => statistics::of(asked_of(&set, &asked)?.into_iter()).encode(&mut out),
         "RepositoryIndex" => index(&set, read::<RepositoryIndexRequest>(&asked)?.ready).encode(&mut out),
         "RepositoryModelLoad" => load(&set, read(&asked)?).map(|()| Ok(()))?,
-        "RepositoryModelUnload" => return Err(signed("unloaded")),
+        "RepositoryModelUnload" => unload(&set, read(&asked)?).map(|()| Ok(()))?,
         "TraceSetting" => trace(&read(&asked)?)?.encode(&mut out),
         _ => log(&read(&asked)?)?.encode(&mut out),
     };
@@ -121,7 +121,7 @@ fn server() -> ServerMetadataResponse {
 }
 
 /// The models of this node: those that answer, and unless only those are asked for, those that will.
-fn index(set: &ServingSet, ready: bool) -> RepositoryIndexResponse {
+pub(in super::super) fn index(set: &ServingSet, ready: bool) -> RepositoryIndexResponse {
     let serving = set.models.values().map(|slot| ModelIndex {
         name: slot.release.model.to_string(),
         version: slot.release.version.to_string(),
@@ -144,23 +144,26 @@ fn index(set: &ServingSet, ready: bool) -> RepositoryIndexResponse {
 }
 
 /// A model that is loaded need not be loaded; no other can be, by a client.
-fn load(set: &ServingSet, asked: RepositoryModelRequest) -> Result<(), Problem> {
+pub(in super::super) fn load(set: &ServingSet, asked: RepositoryModelRequest) -> Result<(), Problem> {
     let target = Target::of(asked.model_name, String::new());
     target.find(set).map(|_| ())
 }
 
-fn signed(what: &str) -> Problem {
-    forbidden(format!(
-        "signed releases alone say which models this node serves: none is {what} by a client"
-    ))
+/// A model that is not here need not be unloaded; every other is here since a signed release says so.
+pub(in super::super) fn unload(set: &ServingSet, asked: RepositoryModelRequest) -> Result<(), Problem> {
+    if Target::of(asked.model_name, String::new()).find(set).is_err() {
+        return Ok(());
+    }
+    let message = "signed releases alone say which models this node serves: none is unloaded by a client";
+    Err(forbidden(message))
 }
 
-fn forbidden(message: impl Into<String>) -> Problem {
+pub(in super::super) fn forbidden(message: impl Into<String>) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "forbidden", message, Outcome::Unauthorized)
 }
 
 /// Traces go where the operator sends them; clients see that no files are written for them.
-fn trace(asked: &TraceSettings) -> Result<TraceSettings, Problem> {
+pub(in super::super) fn trace(asked: &TraceSettings) -> Result<TraceSettings, Problem> {
     if !asked.settings.is_empty() {
         return Err(forbidden(
             "traces are set up in this node's configuration: ask its operator",
@@ -176,7 +179,7 @@ fn trace(asked: &TraceSettings) -> Result<TraceSettings, Problem> {
     })
 }
 
-fn log(asked: &LogSettings) -> Result<LogSettings, Problem> {
+pub(in super::super) fn log(asked: &LogSettings) -> Result<LogSettings, Problem> {
     if !asked.settings.is_empty() {
         return Err(forbidden(
             "logs are set up in this node's configuration: ask its operator",

@@ -287,7 +287,10 @@ async fn each_refusal_has_the_status_that_fits_and_rests_sentence() {
         ),
         (
             call("RepositoryModelUnload", KEY),
-            framed(&()),
+            framed(&proto::oip::grpc::RepositoryModelRequest {
+                repository_name: String::new(),
+                model_name: "m".to_owned(),
+            }),
             "7",
             "forbidden",
             "signed releases",
