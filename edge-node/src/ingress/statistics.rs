@@ -128,7 +128,7 @@ impl Statistics {
 pub struct Runs {
     /// All.
     pub all: Spent,
-    /// By rows, the first [`RUN_SIZES_MAX`] sizes seen.
+    /// By rows, the first `RUN_SIZES_MAX` sizes seen.
     pub by_rows: BTreeMap<usize, Spent>,
 }
 

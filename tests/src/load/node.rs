@@ -34,6 +34,9 @@ struct Sample {
     body: &'static str,
 }
 
+/// Rows of a request that is large enough for all engine threads.
+const ROWS: usize = 32;
+
 const TINY: Sample = Sample {
     model: "iris-mlp",
     kind: "tiny model",
@@ -71,14 +74,20 @@ async fn measure(world: &mut World, requests: u32) -> Result<Vec<Figure>> {
         eprintln!("·· asking `{}` {requests} times", sample.model);
         figures.extend(added(world, sample, requests).await?);
     }
+    eprintln!("·· asking `{}` for {ROWS} rows at a time", EMBEDDER.model);
+    figures.push(large(world, requests.div_ceil(20)).await?);
     eprintln!("·· killing and starting {NODE} {STARTS} times");
     figures.extend(starts(world).await?);
     Ok(figures)
 }
 
 async fn ask(client: &DevClient, sample: &Sample) -> Result<Answer> {
+    ask_for(client, sample, Bytes::from_static(sample.body.as_bytes())).await
+}
+
+async fn ask_for(client: &DevClient, sample: &Sample, body: Bytes) -> Result<Answer> {
     let request = Request::post(format!("/v2/models/{}/infer", sample.model)).header(CACHE_CONTROL, "no-cache");
-    let answer = client.send(request, Bytes::from_static(sample.body.as_bytes())).await?;
+    let answer = client.send(request, body).await?;
     let told = String::from_utf8_lossy(&answer.body);
     ensure!(answer.status.is_success(), "{}: {} {told}", sample.model, answer.status);
     Ok(answer)
@@ -103,6 +112,29 @@ async fn added(world: &World, sample: &Sample, requests: u32) -> Result<Vec<Figu
     Ok(vec![
         Figure::alone(SUITE, name, median(&mut added), "us").beside("bare engine, p50", median(&mut bare)),
     ])
+}
+
+/// How soon the engine is done with a request of many rows, beside as many requests of one row after each other: it cuts
+/// the rows among the threads that are idle.
+async fn large(world: &World, requests: u32) -> Result<Figure> {
+    let client = world.at_node(NODE, "world")?;
+    let text = r#""Where is the nearest node that may answer?""#;
+    let one = format!(r#""shape":[1],"data":[{text}]"#);
+    ensure!(EMBEDDER.body.contains(&one), "another text than the sample's");
+    let many = format!(r#""shape":[{ROWS}],"data":[{}]"#, [text; ROWS].join(","));
+    let many = Bytes::from(EMBEDDER.body.replace(&one, &many));
+    let single_row = Bytes::from_static(EMBEDDER.body.as_bytes());
+    let (mut whole, mut single) = (Vec::new(), Vec::new());
+    for _ in 0..requests.max(5) {
+        for (body, times) in [(&many, &mut whole), (&single_row, &mut single)] {
+            let answer = ask_for(&client, &EMBEDDER, body.clone()).await?;
+            let told = exec_ms(answer.header("server-timing"));
+            times.push(told.context("the node tells how long its engine ran")?);
+        }
+    }
+    let name = format!("engine time of {ROWS} rows in one request ({}), p50", EMBEDDER.model);
+    let rows = f64::from(u32::try_from(ROWS)?);
+    Ok(Figure::alone(SUITE, name, median(&mut whole), "ms").beside("one by one", median(&mut single) * rows))
 }
 
 /// Milliseconds of `exec;dur=..` in a `Server-Timing`.

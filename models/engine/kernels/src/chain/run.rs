@@ -15,7 +15,7 @@ pub struct ChainScratch {
     image: QuantizedRows,
     rows: QuantizedRows,
     strip: Vec<f32>,
-    /// The lines before each stage.
+    /// The lines before each stage; those of the longest chain so far, so that none is made again.
     lines: Vec<Lines>,
     /// The image, then what each stage makes.
     made: Vec<Made>,
@@ -71,7 +71,7 @@ impl Chain {
         let last = self.stages.len();
         let mut level = last;
         while scratch.made[last].rows < places[0] {
-            let Some(rows) = self.able(level, &scratch.made, &scratch.lines) else {
+            let Some(rows) = self.able(level, &scratch.made, &scratch.lines[..last]) else {
                 // What stands after this one could not go on either, so what stands before it can.
                 level -= 1;
                 continue;
@@ -90,7 +90,9 @@ impl Chain {
 
     /// Says what will be made, and makes room for lines.
     fn prepare(&self, size: [usize; 2], scratch: &mut ChainScratch) {
-        scratch.lines.resize_with(self.stages.len(), Lines::default);
+        if scratch.lines.len() < self.stages.len() {
+            scratch.lines.resize_with(self.stages.len(), Lines::default);
+        }
         scratch.made.clear();
         let whole = matches!(&*self.stages[0].layer, Layer::Mixed(_));
         scratch.made.push(Made {
@@ -174,7 +176,7 @@ impl Chain {
         let (from, this) = (made[level - 1], made[level]);
         let (first, row) = (this.rows, this.size[1] * this.channels);
         let these = first..first + rows;
-        let (before, after) = lines.split_at_mut(level);
+        let (before, after) = lines[..self.stages.len()].split_at_mut(level);
         let before = &before[level - 1];
         let seen = (before, from.size[0]);
         fn to<'a>(after: &'a mut [Lines], y: &'a mut [f32], this: Made) -> RowsMut<'a> {
