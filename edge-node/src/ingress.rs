@@ -36,14 +36,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use proto::ids::NodeId;
 use proto::limits::INFER_BODIES_BYTES_MAX;
 use regions::policy::Boundaries;
-use runtime::https::{Body, Unread};
+use runtime::https::{Body, Unread, full};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Queue;
@@ -87,18 +86,22 @@ pub struct Ingress(Arc<Door>);
 #[derive(Debug)]
 struct Door {
     parts: Parts,
+    /// This node's name, as every answer carries it.
+    name: HeaderValue,
     /// Memory for request bodies.
     room: Room,
 }
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Bytes>;
 
 impl Ingress {
     /// A door that is not open yet: give it to [`runtime::https::serve`].
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        let name = HeaderValue::try_from(parts.node.to_string()).expect("names are printable ASCII");
         Self(Arc::new(Door {
             parts,
+            name,
             room: Room::of(INFER_BODIES_BYTES_MAX),
         }))
     }
@@ -118,7 +121,7 @@ impl Service<Request<Incoming>> for Ingress {
                 body.drain().await;
                 let mut answer = answered.unwrap_or_else(grpc::refuse);
                 // A call has no header of its connection: HTTP/2 itself tells clients to move on.
-                reply::sign(&mut answer, &door.parts.node, false);
+                reply::sign(&mut answer, &door.name, false);
                 return Ok(answer);
             }
             let encoding = compress::wanted(request.headers());
@@ -126,8 +129,8 @@ impl Service<Request<Incoming>> for Ingress {
             body.drain().await;
             let answer = answered.unwrap_or_else(Problem::into_answer);
             let mut answer = compress::fit(encoding, answer).await;
-            reply::sign(&mut answer, &door.parts.node, door.parts.draining.is_cancelled());
-            Ok(answer.map(|whole| whole.map_err(|never| match never {}).boxed_unsync()))
+            reply::sign(&mut answer, &door.name, door.parts.draining.is_cancelled());
+            Ok(answer.map(full))
         })
     }
 }

@@ -50,13 +50,59 @@ pub struct Origin {
     pub cache: CacheUse,
 }
 
+impl Outcome {
+    const ALL: [Self; 13] = [
+        Self::Answered,
+        Self::BadRequest,
+        Self::Unauthorized,
+        Self::NotFound,
+        Self::TooLarge,
+        Self::Residency,
+        Self::QueueFull,
+        Self::Draining,
+        Self::Starting,
+        Self::DeadlineUnmeetable,
+        Self::DeadlineExceeded,
+        Self::Failed,
+        Self::ClientGone,
+    ];
+}
+
+impl CacheUse {
+    const ALL: [Self; 5] = [
+        Self::HitMemory,
+        Self::HitDisk,
+        Self::Miss,
+        Self::Collapsed,
+        Self::Bypass,
+    ];
+}
+
+/// A counter for each value of a label, shown from the start: counting takes no lock.
+#[derive(Clone, Debug)]
+pub struct Counts<T, const N: usize>([(T, Counter); N]);
+
+impl<T: Copy + PartialEq, const N: usize> Counts<T, N> {
+    fn of<L>(family: &Family<L, Counter>, values: [T; N], label: impl Fn(T) -> L) -> Self
+    where
+        L: Clone + std::hash::Hash + Eq,
+    {
+        Self(values.map(|value| (value, family.get_or_create_owned(&label(value)))))
+    }
+    fn inc(&self, value: T) {
+        if let Some((_, counter)) = self.0.iter().find(|(of, _)| *of == value) {
+            counter.inc();
+        }
+    }
+}
+
 /// The instruments of a node.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     /// Inference requests by their end.
-    pub requests: Family<Ended, Counter>,
+    pub requests: Counts<Outcome, 13>,
     /// Answers by their origin.
-    pub cache: Family<Origin, Counter>,
+    pub cache: Counts<CacheUse, 5>,
     /// Requests that wait for an engine thread.
     pub queued: Gauge,
     /// Time in the queue, of those that were run.
@@ -80,9 +126,10 @@ impl Metrics {
     #[must_use]
     pub fn new(registry: &mut runtime::metrics::Metrics) -> Self {
         let seconds = || Histogram::new(exponential_buckets(0.000_05, 2.5, 14));
+        let (requests, cache) = (Family::default(), Family::default());
         let metrics = Self {
-            requests: Family::default(),
-            cache: Family::default(),
+            requests: Counts::of(&requests, Outcome::ALL, |outcome| Ended { outcome }),
+            cache: Counts::of(&cache, CacheUse::ALL, |cache| Origin { cache }),
             queued: Gauge::default(),
             queue_wait: seconds(),
             exec: seconds(),
@@ -93,8 +140,8 @@ impl Metrics {
             cache_dropped: Counter::default(),
         };
         let m = metrics.clone();
-        registry.register("edge_requests", "Inference requests by how they ended", m.requests);
-        registry.register("edge_answers", "Answers by where they came from", m.cache);
+        registry.register("edge_requests", "Inference requests by how they ended", requests);
+        registry.register("edge_answers", "Answers by where they came from", cache);
         registry.register(
             "edge_queue_requests",
             "Requests that wait for an engine thread",
@@ -127,11 +174,11 @@ impl Metrics {
     }
     /// Counts a request's end.
     pub fn ended(&self, outcome: Outcome) {
-        self.requests.get_or_create(&Ended { outcome }).inc();
+        self.requests.inc(outcome);
     }
     /// Counts an answer's origin.
     pub fn answered_from(&self, cache: CacheUse) {
-        self.cache.get_or_create(&Origin { cache }).inc();
+        self.cache.inc(cache);
     }
 }
 

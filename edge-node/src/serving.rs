@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use proto::ids::{ContentHash, ModelName, Release};
 use proto::manifest::{Manifest, Variant};
 use proto::region_state::{RegionInfo, Tenant};
@@ -66,6 +67,8 @@ pub struct ModelSlot {
     pub weights: ContentHash,
     /// Digest of the steps around the weights.
     pub pipeline: ContentHash,
+    /// Release and identity, as every answer carries them.
+    pub label: HeaderValue,
     /// Runs it.
     pub model: Arc<dyn Model>,
     /// How long one row takes on this node.
@@ -86,6 +89,7 @@ impl ModelSlot {
         let weights = manifest.file(&variant.file)?.blake3;
         let pace = Pace::starting_at(variant.measured.row_us);
         let (release, pipeline) = (manifest.release(), manifest.pipeline_digest());
+        let label = HeaderValue::try_from(format!("{release} {manifest_id}")).ok()?;
         Some(Self {
             release,
             manifest_id,
@@ -93,6 +97,7 @@ impl ModelSlot {
             variant,
             weights,
             pipeline,
+            label,
             model,
             pace,
             statistics: Statistics::default(),

@@ -7,7 +7,6 @@ use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue};
-use http_body_util::{BodyExt, Full};
 
 use super::body::Encoding;
 use super::reply::Problem;
@@ -38,9 +37,10 @@ fn name(choice: &str) -> Option<&str> {
 
 /// `answer` in `encoding`, if it is long enough to gain by it. Event streams are for reading as they come.
 pub(super) async fn fit(encoding: Encoding, answer: Answer) -> Answer {
-    let (mut head, body) = answer.into_parts();
-    let Ok(whole) = body.collect().await;
-    let bytes = whole.to_bytes();
+    if encoding == Encoding::Plain || answer.body().len() < BYTES_MIN {
+        return answer;
+    }
+    let (mut head, bytes) = answer.into_parts();
     let events = head
         .headers
         .get(CONTENT_TYPE)
@@ -48,11 +48,8 @@ pub(super) async fn fit(encoding: Encoding, answer: Answer) -> Answer {
     let label = match encoding {
         Encoding::Gzip if !events => "gzip",
         Encoding::Deflate if !events => "deflate",
-        _ => return Answer::from_parts(head, Full::new(bytes)),
+        _ => return Answer::from_parts(head, bytes),
     };
-    if bytes.len() < BYTES_MIN {
-        return Answer::from_parts(head, Full::new(bytes));
-    }
     let (short, plain) = (bytes.len() <= infer::DECODE_INLINE_BYTES_MAX, bytes.clone());
     let packed = infer::aside(short, move || packed(encoding, &plain)).await;
     let body = match packed {
@@ -63,7 +60,7 @@ pub(super) async fn fit(encoding: Encoding, answer: Answer) -> Answer {
         _ => bytes,
     };
     head.headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
-    Answer::from_parts(head, Full::new(body))
+    Answer::from_parts(head, body)
 }
 
 /// Blocks. The fastest level: an answer is sent once.

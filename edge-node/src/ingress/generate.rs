@@ -40,7 +40,7 @@ pub(super) async fn answer(
     if let Form::Events = form {
         let (mut head, told) = answer.into_parts();
         head.headers.insert(CONTENT_TYPE, EVENTS);
-        answer = Answer::from_parts(head, reply::event(told).await);
+        answer = Answer::from_parts(head, reply::event(&told));
     }
     Ok(answer)
 }

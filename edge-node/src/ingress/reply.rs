@@ -4,8 +4,7 @@
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use proto::ids::{ModelName, NodeId};
+use proto::ids::ModelName;
 use proto::oip::OipError;
 use serde::Serialize;
 
@@ -141,7 +140,7 @@ impl From<Refusal> for Problem {
 }
 
 pub(super) fn empty(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(Bytes::new());
     *answer.status_mut() = status;
     answer
 }
@@ -158,23 +157,20 @@ pub(super) fn text(content_type: &'static str, text: String) -> Answer {
 }
 
 pub(super) fn bytes(content_type: HeaderValue, bytes: Vec<u8>) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(bytes)));
+    let mut answer = Response::new(Bytes::from(bytes));
     answer.headers_mut().insert(CONTENT_TYPE, content_type);
     answer
 }
 
 /// A document as the one event of a stream.
-pub(super) async fn event(document: Full<Bytes>) -> Full<Bytes> {
-    let Ok(document) = document.collect().await;
-    let event = [&b"data: "[..], &document.to_bytes(), b"\n\n"].concat();
-    Full::new(Bytes::from(event))
+pub(super) fn event(document: &[u8]) -> Bytes {
+    [&b"data: "[..], document, b"\n\n"].concat().into()
 }
 
 /// What every answer carries. A draining node ends HTTP/1 connections with the answer, so that clients move on.
-pub(super) fn sign<B>(answer: &mut Response<B>, node: &NodeId, draining: bool) {
-    let node = HeaderValue::from_str(&node.to_string()).expect("names are printable ASCII");
+pub(super) fn sign<B>(answer: &mut Response<B>, node: &HeaderValue, draining: bool) {
     let headers = answer.headers_mut();
-    headers.insert(SERVED_BY, node);
+    headers.insert(SERVED_BY, node.clone());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if draining {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));

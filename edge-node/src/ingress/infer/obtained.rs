@@ -1,6 +1,7 @@
 //! An answer and what is told of it, before a protocol puts it into its own words.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -55,17 +56,13 @@ impl Obtained {
 
     /// What an answer's head says of it: where it came from, what it took of `total`, which model it was.
     pub(in super::super) fn facts(&self, slot: &ModelSlot, total: Duration) -> [(HeaderName, HeaderValue); 3] {
-        let model = format!("{} {}", slot.release, slot.manifest_id);
         let timing = timing(&self.landed, self.origin, total);
+        let timing = HeaderValue::try_from(timing).expect("names and numbers are printable ASCII");
         [
-            (CACHE_STATUS, cache_status(self.origin).to_owned()),
+            (CACHE_STATUS, HeaderValue::from_static(cache_status(self.origin))),
             (SERVER_TIMING, timing),
-            (MODEL, model),
+            (MODEL, slot.label.clone()),
         ]
-        .map(|(name, value)| {
-            let value = HeaderValue::from_str(&value).expect("names and numbers are printable ASCII");
-            (name, value)
-        })
     }
 }
 
@@ -80,15 +77,21 @@ fn cache_status(origin: CacheUse) -> &'static str {
 }
 
 fn timing(landed: &Landed, origin: CacheUse, total: Duration) -> String {
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    let total = ms(total);
-    match origin {
-        CacheUse::HitMemory | CacheUse::HitDisk => format!("total;dur={total:.3}"),
-        CacheUse::Miss | CacheUse::Collapsed | CacheUse::Bypass => format!(
-            "queue;dur={:.3}, batch;dur={:.3}, exec;dur={:.3}, total;dur={total:.3}",
-            ms(landed.queue),
-            ms(landed.batch),
-            ms(landed.exec)
-        ),
+    let parts = [
+        ("queue", landed.queue),
+        ("batch", landed.batch),
+        ("exec", landed.exec),
+        ("total", total),
+    ];
+    let told = match origin {
+        CacheUse::HitMemory | CacheUse::HitDisk => &parts[3..],
+        CacheUse::Miss | CacheUse::Collapsed | CacheUse::Bypass => &parts[..],
+    };
+    let mut text = String::with_capacity(96);
+    for (name, time) in told {
+        let us = time.as_micros();
+        let comma = if text.is_empty() { "" } else { ", " };
+        let _ = write!(text, "{comma}{name};dur={}.{:03}", us / 1000, us % 1000); // memory takes what is written
     }
+    text
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http_body::Frame;
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;

@@ -12,6 +12,9 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 /// Makes `span` a child of the span that `headers` name. Call it before the span is entered. Does nothing without a
 /// valid `traceparent` or without traces.
 pub fn extract_parent(headers: &HeaderMap, span: &Span) {
+    if span.is_disabled() || !headers.contains_key("traceparent") {
+        return;
+    }
     let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers));
     if parent.span().span_context().is_valid() {
         let _ = span.set_parent(parent); // fails only where no traces are made

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Subscriber;
+use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
@@ -27,7 +28,8 @@ crate::config_file! {
         pub otlp: Option<String> = optional "http://127.0.0.1:4318",
         /// The share of new traces that is kept, 0.0 to 1.0. A caller's decision is followed.
         pub sample_ratio: f64 = optional 1.0,
-        /// What is logged: error, warn, info, debug or trace, also by module: "info,runtime=debug".
+        /// What is logged: error, warn, info, debug or trace, also by module: "info,runtime=debug". Lines name the request they
+        /// belong to where traces are made, or from debug on.
         pub log: String = required "info",
         /// How logs look: "text" for people, "json" for machines.
         pub format: Format = required "text",
@@ -114,6 +116,9 @@ fn build(
         reason: e.to_string(),
     };
     let filter = EnvFilter::builder().parse(&file.log).map_err(bad_log)?;
+    // A span that nobody exports costs each request microseconds, for words in lines that are seldom written.
+    let spans_told = file.otlp.is_some() || filter.max_level_hint().is_none_or(|level| level > LevelFilter::INFO);
+    let filter = filter.and(filter_fn(move |of| of.is_event() || spans_told));
     let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let logs = match file.format {
         Format::Text => logs
