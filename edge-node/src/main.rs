@@ -11,6 +11,10 @@ use edge_node::release::EngineLoader;
 use runtime::config::{EXIT_CONFIG, Example};
 use runtime::identity::Identity;
 
+/// What a request asks for and gives back is small and crosses threads: see decision 0020.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Answers inference requests in one region, from models that a signed, logged release names.
 #[derive(Parser)]
 #[command(version)]

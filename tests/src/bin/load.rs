@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use meridian_tests::load::{engine, node, serving, table};
 
+/// What nodes use.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures Meridian side by side with what it is to be compared with.
 #[derive(Parser)]
 struct Args {

@@ -1,8 +1,10 @@
 //! Convolutions over 8-bit codes: the pixels under a window are one row of a linear layer.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{Isa, Linear, QuantizedRows, ShapeError, Window};
+use crate::lines::RowsMut;
+use crate::{Activation, Isa, Linear, QuantizedRows, ShapeError, Window};
 
 /// What a strip of places may take, read and written, so that it stays near the processor.
 const STRIP_BYTES: usize = 96 << 10;
@@ -18,6 +20,14 @@ pub struct Conv {
     window: Window,
     channels: usize,
     linear: Arc<Linear>,
+}
+
+/// What a [`Conv`] needs while it runs.
+#[derive(Debug, Default)]
+pub(crate) struct ConvScratch {
+    pub(crate) rows: QuantizedRows,
+    /// Where the places of a strip start.
+    starts: Vec<usize>,
 }
 
 impl Conv {
@@ -58,42 +68,55 @@ impl Conv {
         &self.window
     }
 
-    /// Writes places that see one pixel each, channel by channel.
+    /// Writes places that see one pixel each, from the `first` on.
     ///
     /// # Panics
-    /// When `pixels` and `y` are not as many pixels and places.
-    pub(crate) fn points(&self, isa: Isa, pixels: &[f32], rows: &mut QuantizedRows, y: &mut [f32]) {
+    /// When `y` has no room for as many places as there are pixels.
+    pub(crate) fn points(
+        &self,
+        isa: Isa,
+        pixels: &[f32],
+        first: usize,
+        activation: Activation,
+        scratch: &mut ConvScratch,
+        y: &mut RowsMut<'_>,
+    ) {
         let (strip, channels) = (self.strip(), self.channels);
-        for (pixels, y) in pixels
-            .chunks(strip * channels)
-            .zip(y.chunks_mut(strip * self.outputs()))
-        {
-            rows.quantize(isa, pixels, channels);
-            self.linear.run(isa, rows, y);
+        for (at, pixels) in pixels.chunks(strip * channels).enumerate() {
+            scratch.rows.quantize(isa, pixels, channels);
+            let first = first + at * strip;
+            let places = first..first + pixels.len() / channels;
+            let y = &mut y.places(places, activation, &mut scratch.starts);
+            self.linear.place(isa, &scratch.rows, y);
         }
     }
 
-    /// Writes places of an image of codes, from `first` on, channel by channel.
+    /// Writes places of an image of codes, the `first` of which `y` holds as its place `to`.
     ///
     /// # Panics
-    /// When `codes` are not one row for all of an image of that size, or `y` ends beyond it.
+    /// When `codes` are not one row for all of an image of that size, or `y` has no room for the places.
     pub(crate) fn windows(
         &self,
         isa: Isa,
-        codes: &QuantizedRows,
-        size: [usize; 2],
-        first: usize,
-        rows: &mut QuantizedRows,
-        y: &mut [f32],
+        (codes, size): (&QuantizedRows, [usize; 2]),
+        (places, to): (Range<usize>, usize),
+        activation: Activation,
+        scratch: &mut ConvScratch,
+        y: &mut RowsMut<'_>,
     ) {
         let Some([_, columns]) = self.window.places(size) else {
             return;
         };
-        let strip = self.strip();
-        for (at, y) in y.chunks_mut(strip * self.outputs()).enumerate() {
-            let first = first + at * strip;
-            self.gather(codes, size, columns, first..first + y.len() / self.outputs(), rows);
-            self.linear.run(isa, rows, y);
+        let (strip, first) = (self.strip(), places.start);
+        for at in places.clone().step_by(strip) {
+            let some = at..places.end.min(at + strip);
+            self.gather(codes, size, columns, some.clone(), &mut scratch.rows);
+            let y = &mut y.places(
+                some.start - first + to..some.end - first + to,
+                activation,
+                &mut scratch.starts,
+            );
+            self.linear.place(isa, &scratch.rows, y);
         }
     }
 
@@ -108,7 +131,7 @@ impl Conv {
         image: &QuantizedRows,
         size: [usize; 2],
         columns: usize,
-        places: std::ops::Range<usize>,
+        places: Range<usize>,
         rows: &mut QuantizedRows,
     ) {
         let (window, channels) = (&self.window, self.channels);

@@ -20,6 +20,7 @@ mod linear;
 mod lines;
 mod memory;
 mod outer;
+mod places;
 mod pool;
 mod rounding;
 mod rows;

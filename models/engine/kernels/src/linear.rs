@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::isa::Kind;
+use crate::places::Places;
 use crate::stored::{MappedFile, Plain, Stored, read_words};
 use crate::{Isa, QuantizedRows, tile};
 
@@ -171,6 +172,20 @@ impl Linear {
             y.len(),
             self.inputs,
             self.outputs
+        );
+        self.place(isa, x, &mut Places::side_by_side(y, self.outputs));
+    }
+
+    /// Writes a row for each row of `x`, where `y` says.
+    ///
+    /// # Panics
+    /// When rows of `x` have another width than this layer's inputs, or `y` has no room for one.
+    pub(crate) fn place(&self, isa: Isa, x: &QuantizedRows, y: &mut Places<'_>) {
+        assert!(
+            x.width() == self.inputs,
+            "rows of {} for {} inputs",
+            x.width(),
+            self.inputs
         );
         match isa.0 {
             Kind::Portable => tile::portable::run(self, x, y),

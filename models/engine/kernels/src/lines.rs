@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use crate::Window;
+use crate::places::{Places, Starts};
 use crate::taps::LANES;
+use crate::{Activation, Window};
 
 /// Elements of a line of the processor's cache.
 const LINE: usize = 64 / size_of::<f32>();
@@ -180,6 +181,37 @@ impl<'a> RowsMut<'a> {
             if !rest.is_empty() {
                 row[at..][..rest.len()].copy_from_slice(rest);
             }
+        }
+    }
+
+    /// Room for places from the `first` on, counted row by row; `starts` is filled with where they start.
+    pub(crate) fn places<'s>(
+        &'s mut self,
+        places: Range<usize>,
+        activation: Activation,
+        starts: &'s mut Vec<usize>,
+    ) -> Places<'s> {
+        let Layout {
+            width,
+            steps,
+            first,
+            capacity,
+            ..
+        } = self.layout;
+        starts.clear();
+        let (mut row, mut column) = (places.start / width % capacity, places.start % width);
+        for _ in places {
+            starts.push(row * steps[0] + first + column * steps[1]);
+            column += 1;
+            if column == width {
+                (row, column) = ((row + 1) % capacity, 0);
+            }
+        }
+        Places {
+            data: self.data,
+            starts: Starts::At(starts),
+            block: steps[2],
+            activation,
         }
     }
 

@@ -1,8 +1,8 @@
 //! How a chain runs: which stage goes on, and from which lines to which.
 
 use super::{Chain, Layer, Order, Stage};
-use crate::activation::{activate, add_and_activate};
-use crate::conv::STRIP_MIN;
+use crate::activation::add_and_activate;
+use crate::conv::{ConvScratch, STRIP_MIN};
 use crate::lines::{Lines, RowsMut};
 use crate::{Isa, MaxPool, QuantizedRows};
 
@@ -13,7 +13,7 @@ const ROWS_MIN: usize = 2;
 #[derive(Debug, Default)]
 pub struct ChainScratch {
     image: QuantizedRows,
-    rows: QuantizedRows,
+    conv: ConvScratch,
     strip: Vec<f32>,
     /// The lines before each stage; those of the longest chain so far, so that none is made again.
     lines: Vec<Lines>,
@@ -64,7 +64,7 @@ impl Chain {
                 Order::Pixels => scratch.image.quantize(isa, image, image.len()),
                 Order::Planes => scratch
                     .image
-                    .quantize_planes(isa, image, channels[0], &mut scratch.rows),
+                    .quantize_planes(isa, image, channels[0], &mut scratch.conv.rows),
             }
         }
         self.prepare(size, scratch);
@@ -167,7 +167,7 @@ impl Chain {
     fn make(&self, isa: Isa, level: usize, rows: usize, image: &[f32], scratch: &mut ChainScratch, y: &mut [f32]) {
         let ChainScratch {
             image: codes,
-            rows: coded,
+            conv: coded,
             strip,
             lines,
             made,
@@ -189,31 +189,29 @@ impl Chain {
             Layer::Apart(conv) => conv.rows(isa, seen, these, *activation, &mut to(after, y, this)),
             Layer::Pooled(pool) => pool.rows(isa, seen, these, *activation, &mut to(after, y, this)),
             Layer::Mixed(conv) => {
-                if strip.len() < rows * row {
-                    strip.resize(rows * row, 0.0);
-                }
-                let last = after.is_empty();
-                let y = if last { &mut y[first * row..][..rows * row] } else { y };
-                let (made, onto) = match self.onto.filter(|_| last) {
-                    None if last => (y, None),
-                    onto => (&mut strip[..rows * row], onto.map(|then| (then, y))),
-                };
-                if level > 1 {
-                    conv.points(isa, before.side_by_side(these), coded, made);
-                } else if conv.window().is_point() {
-                    let pixels = from.size[1] * from.channels;
-                    conv.points(isa, &image[first * pixels..][..rows * pixels], coded, made);
-                } else {
-                    conv.windows(isa, codes, from.size, first * this.size[1], coded, made);
-                }
-                for (n, made) in made.chunks_exact_mut(row).enumerate() {
-                    activate(isa, *activation, made);
-                    if let Some(lines) = after.first_mut() {
-                        lines.rows_mut().put(first + n, made);
+                let (width, last) = (this.size[1], after.is_empty());
+                let places = first * width..(first + rows) * width;
+                let mut mixed = |to: &mut RowsMut<'_>, at: usize| {
+                    let coded = &mut *coded;
+                    if level > 1 {
+                        conv.points(isa, before.side_by_side(these.clone()), at, *activation, coded, to);
+                    } else if conv.window().is_point() {
+                        let pixels = &image[places.start * from.channels..places.end * from.channels];
+                        conv.points(isa, pixels, at, *activation, coded, to);
+                    } else {
+                        conv.windows(isa, (codes, from.size), (places.clone(), at), *activation, coded, to);
                     }
-                }
-                if let Some((then, y)) = onto {
-                    add_and_activate(isa, then, made, y);
+                };
+                match self.onto.filter(|_| last) {
+                    None => mixed(&mut to(after, y, this), places.start),
+                    Some(then) => {
+                        if strip.len() < rows * row {
+                            strip.resize(rows * row, 0.0);
+                        }
+                        let made = &mut strip[..rows * row];
+                        mixed(&mut RowsMut::all(made, [rows, width], this.channels), 0);
+                        add_and_activate(isa, then, made, &mut y[first * row..][..rows * row]);
+                    }
                 }
             }
         }

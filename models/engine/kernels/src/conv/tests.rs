@@ -1,10 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::activation::activate;
 use crate::chain::tests::{run, stage};
 pub(crate) use crate::linear::tests::{bits, codes, noise};
-use crate::{Activation, Chain, Layer};
+use crate::{Activation, Chain, Layer, Stage};
 
 pub(crate) fn windows() -> impl Strategy<Value = Window> {
     let pair = |range: std::ops::Range<usize>| (range.clone(), range).prop_map(|(a, b)| [a, b]);
@@ -15,6 +14,16 @@ pub(crate) fn windows() -> impl Strategy<Value = Window> {
         dilations,
         pads: [[before[0], after[0]], [before[1], after[1]]],
     })
+}
+
+pub(crate) fn activations() -> impl Strategy<Value = Activation> {
+    let clip = (-3_f32..3.0, -3_f32..3.0).prop_map(|(low, high)| Activation::Clip { low, high });
+    prop_oneof![
+        Just(Activation::None),
+        clip,
+        Just(Activation::HardSwish),
+        Just(Activation::Silu)
+    ]
 }
 
 /// The answer by definition: codes of what lies under the window, one reach for all or one a pixel.
@@ -59,7 +68,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn every_form_gives_the_bits_of_the_definition(
-        window in windows(), point: bool, size in (1_usize..12, 1_usize..12), channels in 1_usize..9, outputs in 1_usize..40, seed: u64,
+        window in windows(), point: bool, size in (1_usize..12, 1_usize..12), channels in 1_usize..9, outputs in 1_usize..40,
+        activation in activations(), seed: u64,
     ) {
         let one = Window { sides: [1, 1], strides: [1, 1], dilations: [1, 1], pads: [[0, 0]; 2] };
         let window = if point { one } else { window };
@@ -71,9 +81,10 @@ proptest! {
         let linear = Linear::pack(&weights, inputs, &scales, Some(&bias)).unwrap();
         let layer = Conv::new(window, channels, linear.into()).unwrap();
         let image = noise(seed ^ 3, size[0] * size[1] * channels);
-        let exact = by_definition(&layer, &weights, &scales, &bias, &image, size);
+        let mut exact = by_definition(&layer, &weights, &scales, &bias, &image, size);
+        activation.apply_here(&mut exact);
         let layer = Layer::Mixed(layer);
-        let chain = Chain::of(stage(layer, Activation::None));
+        let chain = Chain::of(stage(layer, activation));
         for isa in Isa::available() {
             let y = run(&chain, isa, &image, size);
             prop_assert_eq!(bits(&y), bits(&exact), "{}", isa.name());
@@ -95,7 +106,7 @@ fn an_image_of_more_than_one_strip_is_whole_and_activated() {
     let layer = Conv::new(window, channels, linear.into()).unwrap();
     let image = noise(8, size[0] * size[1] * channels);
     let mut exact = by_definition(&layer, &weights, &[0.01; 16], &[0.0; 16], &image, size);
-    activate(Isa::PORTABLE, Activation::HardSwish, &mut exact);
+    Activation::HardSwish.apply_here(&mut exact);
     let chain = Chain::of(stage(Layer::Mixed(layer), Activation::HardSwish));
     let y = run(&chain, Isa::best(), &image, size);
     assert!(exact.len() > STRIP_BYTES / 4, "one strip would do");
@@ -112,11 +123,25 @@ fn one_pixel_that_is_not_finite_makes_every_place_nan_and_none_wrong() {
         pads: [[1, 1]; 2],
     };
     let layer = Conv::new(window, 1, linear.into()).unwrap();
+    let layer = std::sync::Arc::new(Layer::Mixed(layer));
     let mut image = [1.0; 16];
     image[5] = f32::INFINITY;
-    let chain = Chain::of(stage(Layer::Mixed(layer), Activation::Clip { low: 0.0, high: 6.0 }));
-    let y = run(&chain, Isa::best(), &image, [4, 4]);
-    assert!(y.len() == 16 && y.iter().all(|y| y.is_nan()));
+    for activation in [
+        Activation::Clip { low: 0.0, high: 6.0 },
+        Activation::HardSwish,
+        Activation::Silu,
+    ] {
+        let layer = std::sync::Arc::clone(&layer);
+        let chain = Chain::of(Stage { layer, activation });
+        for isa in Isa::available() {
+            let y = run(&chain, isa, &image, [4, 4]);
+            assert!(
+                y.len() == 16 && y.iter().all(|y| y.is_nan()),
+                "{activation:?} {}",
+                isa.name()
+            );
+        }
+    }
 }
 
 #[test]

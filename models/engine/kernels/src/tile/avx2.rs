@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::linear::{Block, GROUP, LANES, Linear};
+use crate::places::Places;
 use crate::{Isa, QuantizedRows, tile};
 
 /// Rows of a tile: 8 sums, 4 widened quarters of a block and two broadcast groups are 14 of 16 registers.
@@ -10,25 +11,25 @@ const ROWS: usize = 2;
 /// 256-bit vectors of widened weights in a block.
 const QUARTERS: usize = 4;
 
-pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut [f32], proof: Isa) {
+pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut Places<'_>, proof: Isa) {
     assert_eq!(proof.0, crate::isa::Kind::Avx2);
     // SAFETY: an `Isa` of this kind exists only where the processor has these instructions.
     unsafe { panels(layer, x, y) }
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn panels(layer: &Linear, x: &QuantizedRows, y: &mut [f32]) {
+fn panels(layer: &Linear, x: &QuantizedRows, y: &mut Places<'_>) {
     let stride = x.stride();
     for (first, wide, blocks) in layer.panels() {
         let reaches = x.zeros.chunks(ROWS).zip(x.scales.chunks(ROWS));
         let parts = x.codes().chunks(ROWS * stride).zip(reaches);
-        for ((codes, reaches), y) in parts.zip(y.chunks_mut(ROWS * layer.outputs())) {
+        for (part, (codes, reaches)) in parts.enumerate() {
             for block in 0..wide {
                 let weights = blocks.iter().skip(block).step_by(wide);
-                let first = first + block * LANES;
+                let at = (first / LANES + block, part * ROWS);
                 match reaches.0 {
-                    [_, _] => store(layer, first, &block_of_rows::<2>(codes, stride, weights), reaches, y),
-                    _ => store(layer, first, &block_of_rows::<1>(codes, stride, weights), reaches, y),
+                    [_, _] => store(layer, at, &block_of_rows::<2>(codes, stride, weights), reaches, y),
+                    _ => store(layer, at, &block_of_rows::<1>(codes, stride, weights), reaches, y),
                 }
             }
         }
@@ -76,15 +77,13 @@ fn block_of_rows<'a, const R: usize>(
 #[target_feature(enable = "avx2,fma")]
 fn store<const R: usize>(
     layer: &Linear,
-    first: usize,
+    (block, row): (usize, usize),
     sums: &[[i32; LANES]; R],
     reaches: (&[i32], &[f32]),
-    y: &mut [f32],
+    y: &mut Places<'_>,
 ) {
     let reaches = reaches.0.iter().zip(reaches.1);
-    for ((sums, (zero, scale)), y) in sums.iter().zip(reaches).zip(y.chunks_exact_mut(layer.outputs())) {
-        for ((lane, y), sum) in y[first..].iter_mut().take(LANES).enumerate().zip(sums) {
-            *y = tile::finish(layer, first + lane, *sum, (*zero, *scale));
-        }
+    for (r, (sums, (zero, scale))) in sums.iter().zip(reaches).enumerate() {
+        tile::finish(layer, block, sums, (*zero, *scale), y.start(row + r), y);
     }
 }

@@ -3,12 +3,13 @@
 use std::arch::x86_64::*;
 
 use crate::linear::{Block, GROUP, LANES, Linear};
-use crate::{Isa, QuantizedRows};
+use crate::places::Places;
+use crate::{Activation, Isa, QuantizedRows};
 
 /// Rows of a tile: with 4 blocks of weights and one broadcast group of codes, 29 of 32 registers.
 const ROWS: usize = 6;
 
-pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut [f32], proof: Isa) {
+pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut Places<'_>, proof: Isa) {
     assert_eq!(proof.0, crate::isa::Kind::Avx512Vnni);
     // SAFETY: an `Isa` of this kind exists only where the processor has these instructions.
     unsafe { panels(layer, x, y) }
@@ -17,6 +18,8 @@ pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut [f32], proof: Isa) 
 /// Some rows of a product, as a tile sees them.
 #[derive(Clone, Copy)]
 struct Rows<'a> {
+    /// The first of them.
+    row: usize,
     codes: &'a [u8],
     stride: usize,
     zeros: &'a [i32],
@@ -24,13 +27,14 @@ struct Rows<'a> {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn panels(layer: &Linear, x: &QuantizedRows, y: &mut [f32]) {
+fn panels(layer: &Linear, x: &QuantizedRows, y: &mut Places<'_>) {
     let stride = x.stride();
     for (first, wide, blocks) in layer.panels() {
         let reaches = x.zeros.chunks(ROWS).zip(x.scales.chunks(ROWS));
         let parts = x.codes().chunks(ROWS * stride).zip(reaches);
-        for ((codes, (zeros, scales)), y) in parts.zip(y.chunks_mut(ROWS * layer.outputs())) {
+        for (part, (codes, (zeros, scales))) in parts.enumerate() {
             let rows = Rows {
+                row: part * ROWS,
                 codes,
                 stride,
                 zeros,
@@ -47,7 +51,7 @@ fn panels(layer: &Linear, x: &QuantizedRows, y: &mut [f32]) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn by_rows<const C: usize>(layer: &Linear, rows: Rows<'_>, first: usize, blocks: &[Block], y: &mut [f32]) {
+fn by_rows<const C: usize>(layer: &Linear, rows: Rows<'_>, first: usize, blocks: &[Block], y: &mut Places<'_>) {
     match rows.scales.len() {
         6 => tile::<6, C>(layer, rows, first, blocks, y),
         5 => tile::<5, C>(layer, rows, first, blocks, y),
@@ -60,7 +64,13 @@ fn by_rows<const C: usize>(layer: &Linear, rows: Rows<'_>, first: usize, blocks:
 
 /// `R` rows by `C` blocks.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn tile<const R: usize, const C: usize>(layer: &Linear, rows: Rows<'_>, first: usize, blocks: &[Block], y: &mut [f32]) {
+fn tile<const R: usize, const C: usize>(
+    layer: &Linear,
+    rows: Rows<'_>,
+    first: usize,
+    blocks: &[Block],
+    y: &mut Places<'_>,
+) {
     let groups = layer.groups();
     assert!(blocks.len() == groups * C && rows.stride == groups * GROUP && rows.codes.len() == R * rows.stride);
     let codes: [&[[u8; GROUP]]; R] =
@@ -78,10 +88,10 @@ fn tile<const R: usize, const C: usize>(layer: &Linear, rows: Rows<'_>, first: u
             }
         }
     }
-    let outputs = layer.outputs();
+    let starts: [usize; R] = std::array::from_fn(|r| y.start(rows.row + r));
     for c in 0..C {
         let channel = first + c * LANES;
-        let lanes = LANES.min(outputs - channel);
+        let lanes = LANES.min(layer.outputs() - channel);
         let mask = u16::MAX >> (LANES - lanes);
         // SAFETY: scales and bias hold a whole block of channels from each block's first: they are padded to it.
         let (scales, bias) = unsafe {
@@ -93,9 +103,35 @@ fn tile<const R: usize, const C: usize>(layer: &Linear, rows: Rows<'_>, first: u
         for r in 0..R {
             let scale = _mm512_mul_ps(_mm512_set1_ps(rows.scales[r]), scales);
             let value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][c]), scale, bias);
-            let to = &mut y[r * outputs + channel..][..lanes];
+            let value = activated(y.activation, value);
+            let to = y.block(starts[r], channel / LANES, lanes);
             // SAFETY: the mask names the `lanes` first elements, and `to` has so many.
             unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), mask, value) }
+        }
+    }
+}
+
+/// What [`Activation::apply_here`] does to each number, in registers. Of two numbers one of which is none, the processor takes
+/// the second as the larger and as the smaller.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn activated(activation: Activation, x: __m512) -> __m512 {
+    let all = |value: f32| _mm512_set1_ps(value);
+    let bounded = |x, low: f32, high: f32| _mm512_min_ps(all(high), _mm512_max_ps(all(low), x));
+    match activation {
+        Activation::None => x,
+        Activation::Clip { low, high } => bounded(x, low, high),
+        Activation::HardSwish => {
+            let sixth = _mm512_add_ps(_mm512_mul_ps(x, all(1.0 / 6.0)), all(0.5));
+            _mm512_mul_ps(x, bounded(sixth, 0.0, 1.0))
+        }
+        Activation::Silu => {
+            let mut values = [0.0; LANES];
+            // SAFETY: sixteen numbers are 512 bits.
+            unsafe { _mm512_storeu_ps(values.as_mut_ptr(), x) };
+            activation.apply_here(&mut values);
+            // SAFETY: as above.
+            unsafe { _mm512_loadu_ps(values.as_ptr()) }
         }
     }
 }

@@ -6,11 +6,24 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 pub(crate) mod portable;
 
-use crate::linear::Linear;
+use crate::linear::{LANES, Linear};
+use crate::places::Places;
 
-/// `sum` as every form finishes it.
+/// A block of sums as every form finishes it, written to the row that starts at `start`.
 #[inline(always)]
-fn finish(layer: &Linear, channel: usize, sum: i32, (zero, row_scale): (i32, f32)) -> f32 {
-    let sum = (sum - zero * layer.totals[channel]) as f32;
-    sum.mul_add(row_scale * layer.scales[channel], layer.bias[channel])
+fn finish(
+    layer: &Linear,
+    block: usize,
+    sums: &[i32; LANES],
+    (zero, row_scale): (i32, f32),
+    start: usize,
+    y: &mut Places<'_>,
+) {
+    let first = block * LANES;
+    let values = std::array::from_fn(|lane| {
+        let channel = first + lane;
+        let sum = (sums[lane] - zero * layer.totals[channel]) as f32;
+        sum.mul_add(row_scale * layer.scales[channel], layer.bias[channel])
+    });
+    y.put(start, block, values, LANES.min(layer.outputs() - first));
 }

@@ -1,21 +1,17 @@
 //! The reference: plain loops over the packed weights.
 
 use crate::linear::{Block, GROUP, LANES, Linear};
+use crate::places::Places;
 use crate::{QuantizedRows, tile};
 
-pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut [f32]) {
+pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut Places<'_>) {
     let stride = x.stride();
     for (first, wide, blocks) in layer.panels() {
         let reaches = x.zeros.iter().zip(&x.scales);
-        let rows = x.codes().chunks_exact(stride).zip(reaches);
-        for ((codes, (zero, scale)), y) in rows.zip(y.chunks_exact_mut(layer.outputs())) {
+        for (row, (codes, (zero, scale))) in x.codes().chunks_exact(stride).zip(reaches).enumerate() {
             for block in 0..wide {
-                let first = first + block * LANES;
                 let sums = sums(codes, blocks.iter().skip(block).step_by(wide));
-                let channels = y[first..].iter_mut().take(LANES).enumerate();
-                for ((lane, y), sum) in channels.zip(sums) {
-                    *y = tile::finish(layer, first + lane, sum, (*zero, *scale));
-                }
+                tile::finish(layer, first / LANES + block, &sums, (*zero, *scale), y.start(row), y);
             }
         }
     }
