@@ -99,7 +99,7 @@ pub(crate) fn fuse(graph: &mut GraphProto, linears: bool) {
         let found = nodes.filter_map(|(at, node)| match node.op_type.as_str() {
             "MatMul" if linears => uses.linear(at, node),
             "Gemm" if linears => uses.gemm(node).map(|fused| vec![(at, Some(fused))]),
-            "Conv" if linears => convolution::convolution(&uses, at, node),
+            "Conv" => convolution::convolution(&uses, at, node, linears),
             "MaxPool" if linears => convolution::pool(&uses, node).map(|fused| vec![(at, Some(fused))]),
             "Gather" => uses.embedding(node).map(|fused| vec![(at, Some(fused))]),
             "Softmax" => attention::attention(&uses, node).map(|(at, fused)| vec![(at, Some(fused))]),

@@ -24,12 +24,12 @@ const BEHIND: usize = 6;
 type Changes = Vec<(usize, Option<NodeProto>)>;
 
 /// What to do to the nodes at these places, for a `Conv` at `at`.
-pub(super) fn convolution(uses: &Uses<'_>, at: usize, node: &NodeProto) -> Option<Changes> {
+pub(super) fn convolution(uses: &Uses<'_>, at: usize, node: &NodeProto, codes: bool) -> Option<Changes> {
     let [x, weight, bias @ ..] = node.input.as_slice() else {
         return None;
     };
     let (operator, dims, mut inputs) = match uses.coded.get(weight.as_str()) {
-        Some(coded) if coded.axis == 0 => (CONV, coded.dims, vec![x.as_str(), coded.codes, coded.scales]),
+        Some(coded) if coded.axis == 0 && codes => (CONV, coded.dims, vec![x.as_str(), coded.codes, coded.scales]),
         Some(_) => return None,
         None => {
             let plain = uses.constants.get(weight.as_str())?;

@@ -43,6 +43,14 @@ impl Case {
     }
 
     fn int8(&self) -> ModelProto {
+        decode(&weights_int8(&self.file()).unwrap()).unwrap()
+    }
+
+    fn f32(&self) -> ModelProto {
+        decode(&self.file()).unwrap()
+    }
+
+    fn file(&self) -> Vec<u8> {
         let inputs = self.channels / self.groups;
         let count = usize::try_from(self.outputs * inputs * self.side * self.side).unwrap();
         let mut conv = with_int(op("Conv", &["x", "w", "b"], "c"), "group", self.groups);
@@ -62,8 +70,7 @@ impl Case {
         let mut outputs: Vec<(&str, &[i64])> = vec![("y", &[-1, -1, -1, -1]), ("z", &[-1, 16])];
         outputs.extend(self.also_asked.iter().map(|name| (*name, &[-1_i64, -1, -1, -1][..])));
         let inputs: [(&str, &[i64]); 2] = [("x", &[-1, self.channels, 9, 7]), ("t", &[-1, 16])];
-        let model = testing::model(&inputs, &outputs, nodes, constants);
-        decode(&weights_int8(&model).unwrap()).unwrap()
+        testing::model(&inputs, &outputs, nodes, constants)
     }
 
     fn operators(&self) -> Vec<String> {
@@ -93,8 +100,9 @@ impl Case {
 
 /// Operators of the graph after fusing, but for those of weights and of the layer beside the case.
 fn found(model: ModelProto) -> Vec<String> {
+    let codes = rows_coded(&model);
     let mut graph = model.graph.unwrap();
-    fuse(&mut graph, true);
+    fuse(&mut graph, codes);
     let names = graph.node.into_iter().map(|node| node.op_type);
     names
         .filter(|name| name != "DequantizeLinear" && name != "MeridianLinear")
@@ -119,6 +127,34 @@ fn channels_apart_are_summed_in_f32_and_answer_the_same() {
     let coded = Case { side: 5, ..case };
     assert_eq!(coded.operators(), [CONV]);
     assert!(coded.off_by() < 1e-6, "{}", coded.off_by());
+}
+
+#[test]
+fn a_file_of_f32_has_its_channels_apart_from_us_and_the_rest_from_tract() {
+    let apart = Case::of(40, 40, 40);
+    assert_eq!(found(apart.f32()), [DEPTHWISE, "MatMul"]);
+    assert_eq!(found(Case::of(8, 24, 1).f32()), ["Conv", "Relu", "MatMul"]);
+    // By the definition: pads 1 row above and 2 below, 1 column after; strides 2 and 1.
+    let x = ramp(40 * 63);
+    let (weights, bias) = (ramp(40 * 9), ramp(40));
+    let mut exact = Vec::new();
+    for (channel, row, column) in
+        (0..40_usize).flat_map(|c| (0..5_usize).flat_map(move |r| (0..6_usize).map(move |p| (c, r, p))))
+    {
+        let taps = (0..9).filter_map(|tap| {
+            let (r, c) = ((2 * row + tap / 3).checked_sub(1)?, column + tap % 3);
+            (r < 9 && c < 7).then(|| x[channel * 63 + r * 7 + c] * weights[channel * 9 + tap])
+        });
+        exact.push((bias[channel] + taps.sum::<f32>()).max(0.0));
+    }
+    let given = [
+        of_f32s("x", vec![1, 40, 9, 7], &x),
+        of_f32s("t", vec![1, 16], &ramp(16)),
+    ];
+    let y = Graph::new(apart.f32()).unwrap().run(&given).unwrap().remove(0);
+    assert_eq!(y.shape, [1, 40, 5, 6]);
+    let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-5;
+    assert!(floats(&y).iter().zip(&exact).all(near));
 }
 
 #[test]
