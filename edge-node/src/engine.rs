@@ -33,6 +33,11 @@ pub trait Model: Send + Sync + 'static {
     /// # Errors
     /// [`Fault::Input`] when the inputs do not fit, [`Fault::Internal`] for everything else.
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Fault>;
+
+    /// How many tokens its tokenizer makes of `inputs`, padding not counted; 0 where it has none.
+    fn tokens(&self, _inputs: &[Tensor]) -> usize {
+        0
+    }
 }
 
 /// The threads that run models.

@@ -15,6 +15,7 @@ mod body;
 mod classify;
 mod compress;
 mod deadline;
+mod embeddings;
 mod fit;
 mod generate;
 mod grpc;
@@ -158,6 +159,7 @@ impl Door {
             Route::GenerateStream(target) => {
                 generate::answer(self, &target, request, body, generate::Form::Events).await
             }
+            Route::Embeddings => embeddings::answer(self, request, body).await,
             Route::Config(target) => {
                 let set = parts.serving.load();
                 Caller::of(&request, &set).known()?;

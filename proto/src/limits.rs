@@ -142,6 +142,8 @@ pub const GRPC_STREAM_REQUESTS_MAX: usize = 32;
 pub const GRPC_PAGE_BYTES_MAX: usize = 64 << 10;
 /// A REST body that asks about, or would change, repository and settings, bytes, packed and unpacked.
 pub const MANAGE_BODY_BYTES_MAX: usize = 64 << 10;
+/// Texts of one call for embeddings.
+pub const EMBEDDINGS_MAX: usize = 2048;
 /// The body of a generate request, bytes, unpacked.
 pub const GENERATE_BODY_BYTES_MAX: usize = 1 << 20;
 /// Checkpoints in one gossip request.

@@ -15,6 +15,7 @@
 pub mod grpc;
 
 mod elements;
+mod embeddings;
 mod generate;
 mod read;
 mod write;
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 use crate::manifest::DataType;
 
 pub use elements::{bytes_elements, write_bytes_element};
+pub use embeddings::{EmbeddingsRequest, embeds, read_embeddings};
 pub use generate::{generates, read_generate, write_generate};
 pub use read::{read_infer, read_raw};
 pub use write::{Answered, InferAnswer, write_infer};

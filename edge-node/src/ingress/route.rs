@@ -22,6 +22,8 @@ pub(super) enum Route {
     Generate(Target),
     /// The same, told as an event stream.
     GenerateStream(Target),
+    /// Of texts, as OpenAI's clients ask.
+    Embeddings,
     Config(Target),
     /// Of one model, or of all.
     Stats(Option<Target>),
@@ -88,6 +90,7 @@ pub(super) fn of(method: &Method, path: &str) -> Result<Route, Problem> {
         ["v2", "models", name, "versions", version, rest @ ..] => of_model(target(name, Some(version)), rest),
         ["v2", "models", name, rest @ ..] => of_model(target(name, None), rest),
         ["v2", rest @ ..] => manage(rest).map(Route::Manage),
+        ["v1", "embeddings"] => Some(Route::Embeddings),
         ["v1", "node"] => Some(Route::Node),
         ["v1", "checkpoints"] => Some(Route::Checkpoints),
         ["metrics"] => Some(Route::Metrics),
@@ -149,7 +152,9 @@ fn manage(rest: &[&str]) -> Option<Manage> {
 /// The methods of `route`, whose path ends in `last`.
 fn methods(route: &Route, last: &str) -> &'static str {
     match route {
-        Route::Infer(_) | Route::Generate(_) | Route::GenerateStream(_) | Route::Checkpoints => "POST",
+        Route::Infer(_) | Route::Generate(_) | Route::GenerateStream(_) | Route::Embeddings | Route::Checkpoints => {
+            "POST"
+        }
         Route::Manage(Manage::Trace(_) | Manage::Logging) => "GET, HEAD, POST",
         Route::Manage(Manage::MemoryRegion) if last != "status" => "POST",
         Route::Manage(Manage::Index | Manage::Load(_) | Manage::Unload(_)) => "POST",
@@ -190,6 +195,7 @@ mod tests {
             ("/v2/models/m/versions/3/trace/setting", false, false),
             ("/v2/repository", false, false),
             ("/v2/models/m/versions/3/infer", false, true),
+            ("/v1/embeddings", false, true),
             ("/v1/node", true, false),
             ("/v1/checkpoints", false, true),
             ("/metrics", true, false),

@@ -79,4 +79,8 @@ impl Model for LoadedModel {
             }
         })
     }
+
+    fn tokens(&self, inputs: &[Tensor]) -> usize {
+        Self::tokens(self, inputs)
+    }
 }

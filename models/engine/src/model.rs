@@ -146,6 +146,14 @@ impl LoadedModel {
         Ok((ready, tensors, given))
     }
 
+    /// How many tokens the tokenizer makes of a request, padding not counted; 0 where there is none, or nothing that it can read.
+    #[must_use]
+    pub fn tokens(&self, inputs: &[Tensor]) -> usize {
+        let names: Vec<&str> = inputs.iter().map(|t| t.name.as_str()).collect();
+        let steps = self.ready_for(&names).map_or(&[][..], |ready| &ready.pre);
+        steps.iter().map(|step| step.tokens(inputs)).sum()
+    }
+
     /// Makes the plan of a first call by running zeros. A model that cannot run zeros stays cold.
     pub fn warm(&self) {
         if let Err(error) = self.graph.try_zeros() {

@@ -115,6 +115,15 @@ impl Step {
         })
     }
 
+    /// How many tokens it makes of its input; 0 for other steps, and of what it cannot read.
+    pub(crate) fn tokens(&self, inputs: &[Tensor]) -> usize {
+        let Self::Tokenize { from, tokens, .. } = self else {
+            return 0;
+        };
+        let rows = inputs.iter().find(|t| t.name == *from).map(tensor::byte_strings);
+        rows.and_then(Result::ok).map_or(0, |rows| tokens.count(&rows))
+    }
+
     /// Adds the step's tensors.
     pub(crate) fn run(&self, tensors: &mut BTreeMap<String, Tensor>) -> Result<(), RunError> {
         let (Self::Tokenize { from, .. } | Self::Image { from, .. } | Self::FileEnds { from, .. }) = self;

@@ -58,6 +58,15 @@ impl Tokens {
         })
     }
 
+    /// How many tokens rows of text are, special ones included; what [`Tokens::encode`] refuses counts none.
+    #[must_use]
+    pub fn count(&self, rows: &[&[u8]]) -> usize {
+        let texts = rows.iter().filter(|row| row.len() <= TEXT_BYTES_MAX);
+        let texts = texts.filter_map(|row| std::str::from_utf8(row).ok());
+        let counts = texts.filter_map(|text| self.tokenizer.encode_fast(text, true).ok());
+        counts.map(|encoding| encoding.len()).sum()
+    }
+
     /// Encodes rows of UTF-8 text, special tokens added, and pads them to the longest.
     ///
     /// | | shape | dtype | unit / range |
@@ -137,6 +146,7 @@ mod tests {
         assert_eq!(encoded.ids, [1, 4, 5, 6, 2, 1, 5, 2, 0, 0]);
         assert_eq!(encoded.mask, [1, 1, 1, 1, 1, 1, 1, 1, 0, 0]);
         assert_eq!(encoded.types, [0; 10]);
+        assert_eq!(tokens.count(&[b"The fleet runs", b"fleet", b"\xff"]), 8);
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(super) fn route(path: &str) -> Route {
         "/v2/health/ready" => return Route::Ready,
         "/v1/router" => return Route::Status,
         "/metrics" => return Route::Metrics,
-        "/v2" => return Route::Server,
+        "/v2" | "/v1/embeddings" => return Route::Server,
         _ => {}
     }
     if let Some(call) = path.strip_prefix(SERVICE) {
@@ -69,7 +69,11 @@ pub(super) fn route(path: &str) -> Route {
 
 /// Whether doing it twice is doing it once: reads, and inference.
 pub(super) fn is_idempotent(method: &Method, path: &str) -> bool {
-    method.is_safe() || (method == Method::POST && (path.ends_with("/infer") || path.ends_with("/ModelInfer")))
+    method.is_safe()
+        || (method == Method::POST
+            && ["/infer", "/ModelInfer", "/embeddings"]
+                .iter()
+                .any(|call| path.ends_with(call)))
 }
 
 /// The digest of the key in `Authorization: Bearer`, if it has the shape of one.
@@ -168,7 +172,7 @@ mod tests {
             assert_eq!(route(path), minilm, "{path}");
         }
         assert_eq!(route("/v2/models/..%2f/infer"), Route::BadModel);
-        assert_eq!(route("/v2/"), Route::Server);
+        assert_eq!((route("/v2/"), route("/v1/embeddings")), (Route::Server, Route::Server));
         assert_eq!(route("/v2/health/ready"), Route::Ready);
         assert_eq!(
             route("/v1/node"),
@@ -222,6 +226,7 @@ mod tests {
     fn only_reads_and_inference_may_be_sent_twice() {
         assert!(is_idempotent(&Method::GET, "/v2/models/m"));
         assert!(is_idempotent(&Method::POST, "/v2/models/m/infer"));
+        assert!(is_idempotent(&Method::POST, "/v1/embeddings"));
         assert!(is_idempotent(
             &Method::POST,
             "/inference.GRPCInferenceService/ModelInfer"

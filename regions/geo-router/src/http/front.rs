@@ -237,11 +237,11 @@ impl Asked {
     }
 }
 
-/// What a request is about. A call names its model in its metadata, if to the router at all.
+/// What a request is about. Where the model stands in the body, a header may name it for the router.
 fn about(request: &Request<()>) -> Route {
     let route = door::route(request.uri().path());
     match grpc::model(request.headers()) {
-        Some(model) if route == Route::Server && grpc::speaks(request) => Route::Model(model),
+        Some(model) if route == Route::Server => Route::Model(model),
         _ => route,
     }
 }

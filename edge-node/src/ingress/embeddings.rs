@@ -1,0 +1,59 @@
+//! Embeddings for OpenAI's clients: `POST /v1/embeddings`, answered by the model that the body names.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use proto::limits::{INFER_BODY_MS_MAX, INFER_JSON_BYTES_MAX};
+use proto::oip::read_embeddings;
+use runtime::clock;
+use runtime::https::Unread;
+use tracing::Span;
+
+use super::infer::{self, Admitted, Question, Terms};
+use super::reply::{self, Problem};
+use super::route::Target;
+use super::{Answer, Door, body, deadline};
+
+/// Answers one request and counts how it ended.
+pub(super) async fn answer(door: &Door, request: Request<()>, body: &mut Unread) -> Result<Answer, Problem> {
+    infer::observed(door, request.headers(), |span| walk(door, &request, body, span)).await
+}
+
+async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span) -> Result<Answer, Problem> {
+    let set = door.parts.serving.load();
+    let Admitted { arrived, tenant } = Admitted::of(&door.parts, &set, request)?;
+    let headers = request.headers();
+    let (budget, encoding) = (deadline::of_head(headers)?, body::encoding(headers)?);
+    let time = budget.min(Duration::from_millis(INFER_BODY_MS_MAX));
+    let received = body::read(&door.room, body.take(), INFER_JSON_BYTES_MAX, time).await?;
+    let received = received.ok_or_else(|| body::late(time, budget))?;
+    let short = received.bytes.len() <= infer::DECODE_INLINE_BYTES_MAX && encoding == body::Encoding::Plain;
+    let (asked, tokens, question) = infer::aside(short, move || {
+        let body::Received { bytes, lent } = body::unpack(received, encoding, INFER_JSON_BYTES_MAX)?;
+        let asked = read_embeddings(&bytes)?;
+        let (name, version) = asked.model.split_once('@').unwrap_or((&asked.model, ""));
+        let slot = Arc::clone(Target::of(name.to_owned(), version.to_owned()).find(&set)?);
+        let infer = asked.infer(&slot.manifest.signatures)?;
+        let tokens = slot.model.tokens(&infer.inputs);
+        Ok((asked, tokens, Question::of(slot, &tenant.id, infer, lent)?))
+    })
+    .await?;
+    infer::record_model(&span, &question.slot);
+    let terms = Terms {
+        deadline: arrived + deadline::with_body(budget, None),
+        bypass: infer::bypasses(headers),
+    };
+    let obtained = infer::obtain(door, &question, terms, &span).await?;
+    let told = obtained.told(&question.request)?;
+    let vectors = told
+        .first()
+        .ok_or_else(|| Problem::bad_request("the model gave no vectors"))?;
+    let mut answer = reply::bytes(reply::JSON, asked.answer(&vectors.tensor, tokens)?);
+    let total = clock::instant().saturating_duration_since(arrived);
+    let facts = obtained.facts(&question.slot, total);
+    answer
+        .headers_mut()
+        .extend(facts.map(|(name, value)| (Some(name), value)));
+    Ok(answer)
+}
