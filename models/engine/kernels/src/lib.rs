@@ -20,7 +20,6 @@ mod linear;
 mod lines;
 mod memory;
 mod outer;
-mod places;
 mod pool;
 mod rounding;
 mod rows;

@@ -2,8 +2,8 @@
 
 use super::{Chain, Layer, Order, Stage};
 use crate::activation::add_and_activate;
-use crate::conv::{ConvScratch, STRIP_MIN};
-use crate::lines::{Lines, RowsMut};
+use crate::conv::STRIP_MIN;
+use crate::lines::{Lines, PlacesMut, RowsMut};
 use crate::{Isa, MaxPool, QuantizedRows};
 
 /// Rows to make at a time, at least: neighbours look at the same pixels.
@@ -13,7 +13,7 @@ const ROWS_MIN: usize = 2;
 #[derive(Debug, Default)]
 pub struct ChainScratch {
     image: QuantizedRows,
-    conv: ConvScratch,
+    rows: QuantizedRows,
     strip: Vec<f32>,
     /// The lines before each stage; those of the longest chain so far, so that none is made again.
     lines: Vec<Lines>,
@@ -64,7 +64,7 @@ impl Chain {
                 Order::Pixels => scratch.image.quantize(isa, image, image.len()),
                 Order::Planes => scratch
                     .image
-                    .quantize_planes(isa, image, channels[0], &mut scratch.conv.rows),
+                    .quantize_planes(isa, image, channels[0], &mut scratch.rows),
             }
         }
         self.prepare(size, scratch);
@@ -167,7 +167,7 @@ impl Chain {
     fn make(&self, isa: Isa, level: usize, rows: usize, image: &[f32], scratch: &mut ChainScratch, y: &mut [f32]) {
         let ChainScratch {
             image: codes,
-            conv: coded,
+            rows: coded,
             strip,
             lines,
             made,
@@ -189,30 +189,35 @@ impl Chain {
             Layer::Apart(conv) => conv.rows(isa, seen, these, *activation, &mut to(after, y, this)),
             Layer::Pooled(pool) => pool.rows(isa, seen, these, *activation, &mut to(after, y, this)),
             Layer::Mixed(conv) => {
-                let (width, last) = (this.size[1], after.is_empty());
-                let places = first * width..(first + rows) * width;
-                let mut mixed = |to: &mut RowsMut<'_>, at: usize| {
-                    let coded = &mut *coded;
-                    if level > 1 {
-                        conv.points(isa, before.side_by_side(these.clone()), at, *activation, coded, to);
-                    } else if conv.window().is_point() {
-                        let pixels = &image[places.start * from.channels..places.end * from.channels];
-                        conv.points(isa, pixels, at, *activation, coded, to);
-                    } else {
-                        conv.windows(isa, (codes, from.size), (places.clone(), at), *activation, coded, to);
+                let run = |activation, places: &mut PlacesMut<'_>| match level {
+                    1 if !conv.window().is_point() => {
+                        let all = first * this.size[1]..(first + rows) * this.size[1];
+                        conv.windows(isa, (codes, from.size), all, coded, activation, places);
                     }
+                    1 => {
+                        let pixels = from.size[1] * from.channels;
+                        conv.points(
+                            isa,
+                            &image[first * pixels..][..rows * pixels],
+                            coded,
+                            activation,
+                            places,
+                        );
+                    }
+                    _ => conv.points(isa, before.side_by_side(these), coded, activation, places),
                 };
-                match self.onto.filter(|_| last) {
-                    None => mixed(&mut to(after, y, this), places.start),
-                    Some(then) => {
-                        if strip.len() < rows * row {
-                            strip.resize(rows * row, 0.0);
-                        }
-                        let made = &mut strip[..rows * row];
-                        mixed(&mut RowsMut::all(made, [rows, width], this.channels), 0);
-                        add_and_activate(isa, then, made, &mut y[first * row..][..rows * row]);
-                    }
+                let Some(then) = self.onto.filter(|_| after.is_empty()) else {
+                    return run(*activation, &mut to(after, y, this).places(first));
+                };
+                if strip.len() < rows * row {
+                    strip.resize(rows * row, 0.0);
                 }
+                let made = &mut strip[..rows * row];
+                run(
+                    *activation,
+                    &mut RowsMut::all(made, [rows, this.size[1]], this.channels).places(0),
+                );
+                add_and_activate(isa, then, made, &mut y[first * row..][..rows * row]);
             }
         }
     }

@@ -3,37 +3,46 @@
 use std::arch::x86_64::*;
 
 use crate::linear::{Block, GROUP, LANES, Linear};
-use crate::places::Places;
-use crate::{Isa, QuantizedRows, tile};
+use crate::lines::{Place, PlacesMut};
+use crate::{Activation, Isa, QuantizedRows, tile};
 
 /// Rows of a tile: 8 sums, 4 widened quarters of a block and two broadcast groups are 14 of 16 registers.
 const ROWS: usize = 2;
 /// 256-bit vectors of widened weights in a block.
 const QUARTERS: usize = 4;
 
-pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut Places<'_>, proof: Isa) {
+pub(crate) fn run(layer: &Linear, x: &QuantizedRows, activation: Activation, y: &mut PlacesMut<'_>, proof: Isa) {
     assert_eq!(proof.0, crate::isa::Kind::Avx2);
     // SAFETY: an `Isa` of this kind exists only where the processor has these instructions.
-    unsafe { panels(layer, x, y) }
+    unsafe { panels(layer, x, activation, y) }
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn panels(layer: &Linear, x: &QuantizedRows, y: &mut Places<'_>) {
-    let stride = x.stride();
+fn panels(layer: &Linear, x: &QuantizedRows, activation: Activation, y: &mut PlacesMut<'_>) {
+    let (stride, mut place) = (x.stride(), y.next());
     for (first, wide, blocks) in layer.panels() {
         let reaches = x.zeros.chunks(ROWS).zip(x.scales.chunks(ROWS));
-        let parts = x.codes().chunks(ROWS * stride).zip(reaches);
-        for (part, (codes, reaches)) in parts.enumerate() {
+        place = y.next();
+        for (codes, (zeros, scales)) in x.codes().chunks(ROWS * stride).zip(reaches) {
+            let at = place;
             for block in 0..wide {
+                place = at;
                 let weights = blocks.iter().skip(block).step_by(wide);
-                let at = (first / LANES + block, part * ROWS);
-                match reaches.0 {
-                    [_, _] => store(layer, at, &block_of_rows::<2>(codes, stride, weights), reaches, y),
-                    _ => store(layer, at, &block_of_rows::<1>(codes, stride, weights), reaches, y),
+                let mut to = Finish {
+                    layer,
+                    first: first + block * LANES,
+                    reaches: (zeros, scales),
+                    activation,
+                    y,
+                };
+                match zeros {
+                    [_, _] => to.store(&block_of_rows::<2>(codes, stride, weights), &mut place),
+                    _ => to.store(&block_of_rows::<1>(codes, stride, weights), &mut place),
                 }
             }
         }
     }
+    y.go_on(place);
 }
 
 /// Sums of `R` rows by one block of channels.
@@ -74,16 +83,22 @@ fn block_of_rows<'a, const R: usize>(
     })
 }
 
-#[target_feature(enable = "avx2,fma")]
-fn store<const R: usize>(
-    layer: &Linear,
-    (block, row): (usize, usize),
-    sums: &[[i32; LANES]; R],
-    reaches: (&[i32], &[f32]),
-    y: &mut Places<'_>,
-) {
-    let reaches = reaches.0.iter().zip(reaches.1);
-    for (r, (sums, (zero, scale))) in sums.iter().zip(reaches).enumerate() {
-        tile::finish(layer, block, sums, (*zero, *scale), y.start(row + r), y);
+/// Where sums of a block go, and what becomes of them.
+struct Finish<'a, 'y> {
+    layer: &'a Linear,
+    first: usize,
+    reaches: (&'a [i32], &'a [f32]),
+    activation: Activation,
+    y: &'a mut PlacesMut<'y>,
+}
+
+impl Finish<'_, '_> {
+    #[target_feature(enable = "avx2,fma")]
+    fn store<const R: usize>(&mut self, sums: &[[i32; LANES]; R], place: &mut Place) {
+        for (sums, (zero, scale)) in sums.iter().zip(self.reaches.0.iter().zip(self.reaches.1)) {
+            let made = tile::finish(self.layer, self.first, sums, (*zero, *scale), self.activation);
+            let at = self.y.step(place);
+            self.y.put(at, self.first, &made);
+        }
     }
 }

@@ -1,20 +1,25 @@
 //! The reference: plain loops over the packed weights.
 
 use crate::linear::{Block, GROUP, LANES, Linear};
-use crate::places::Places;
-use crate::{QuantizedRows, tile};
+use crate::lines::PlacesMut;
+use crate::{Activation, QuantizedRows, tile};
 
-pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut Places<'_>) {
-    let stride = x.stride();
+pub(crate) fn run(layer: &Linear, x: &QuantizedRows, activation: Activation, y: &mut PlacesMut<'_>) {
+    let (stride, mut place) = (x.stride(), y.next());
     for (first, wide, blocks) in layer.panels() {
         let reaches = x.zeros.iter().zip(&x.scales);
-        for (row, (codes, (zero, scale))) in x.codes().chunks_exact(stride).zip(reaches).enumerate() {
+        place = y.next();
+        for (codes, (zero, scale)) in x.codes().chunks_exact(stride).zip(reaches) {
+            let at = y.step(&mut place);
             for block in 0..wide {
+                let first = first + block * LANES;
                 let sums = sums(codes, blocks.iter().skip(block).step_by(wide));
-                tile::finish(layer, first / LANES + block, &sums, (*zero, *scale), y.start(row), y);
+                let made = tile::finish(layer, first, &sums, (*zero, *scale), activation);
+                y.put(at, first, &made);
             }
         }
     }
+    y.go_on(place);
 }
 
 /// Sums of one block's channels over all inputs.
