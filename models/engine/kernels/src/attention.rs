@@ -44,19 +44,17 @@ pub struct Mask<'a> {
 impl AttentionShape {
     /// Whether all slices have the lengths that this shape says.
     fn fits(&self, call: &Attention<'_>, y: &[f32]) -> bool {
-        let row = self.heads * self.width;
+        let elements = |tokens: usize| tokens.checked_mul(self.heads)?.checked_mul(self.width);
         let masked = call.mask.is_none_or(|mask| {
-            let last = (self.heads.max(1) - 1) * mask.head_step + (self.queries.max(1) - 1) * mask.query_step;
-            mask.values.len() >= last + self.keys
+            let step = |count: usize, step: usize| count.saturating_sub(1).checked_mul(step);
+            let last = step(self.heads, mask.head_step).zip(step(self.queries, mask.query_step));
+            let needed = last.and_then(|(head, query)| head.checked_add(query)?.checked_add(self.keys));
+            needed.is_some_and(|needed| mask.values.len() >= needed)
         });
-        let [asking, asked] = [self.queries * row, self.keys * row];
-        let lengths = [
-            call.q.len() == asking,
-            y.len() == asking,
-            call.k.len() == asked,
-            call.v.len() == asked,
-        ];
-        self.width > 0 && masked && lengths == [true; 4]
+        let [asking, asked] = [self.queries, self.keys].map(elements);
+        let lengths = [call.q, y].map(|slice| asking == Some(slice.len()));
+        let others = [call.k, call.v].map(|slice| asked == Some(slice.len()));
+        self.width > 0 && masked && lengths == [true; 2] && others == [true; 2]
     }
 }
 

@@ -80,8 +80,15 @@ impl Lines {
         });
     }
 
+    /// # Panics
+    /// When there are not so many addresses.
     fn take(&mut self, layout: Layout) -> &mut [f32] {
-        let elements = layout.capacity * layout.steps[0];
+        let Some(elements) = layout.capacity.checked_mul(layout.steps[0]) else {
+            panic!(
+                "{} lines of {} elements are no memory",
+                layout.capacity, layout.steps[0]
+            );
+        };
         if self.data.len() < elements + LINE {
             self.data.resize(elements + LINE, 0.0);
         }

@@ -30,9 +30,12 @@ impl<'a> Taps<'a> {
     /// When a tap of a place lies beyond its row, or the ring holds no whole rows.
     #[inline(always)]
     pub(crate) fn check(self) -> Checked<'a> {
-        let last = self.at + (self.side - 1) * self.steps[0] + (self.places - 1) * self.steps[1] + LANES;
-        assert!(last <= self.pitch && self.first * self.pitch < self.ring.len());
-        assert!(self.ring.len().is_multiple_of(self.pitch) && self.step * self.pitch <= self.ring.len());
+        // In 128 bits, where no product is cut off and seems to be small.
+        let far = |count: usize, step: usize| count.saturating_sub(1) as u128 * step as u128;
+        let last = far(self.side, self.steps[0]) + far(self.places, self.steps[1]) + (self.at + LANES) as u128;
+        let rows = self.ring.len() / self.pitch;
+        assert!(self.at < self.pitch && last <= self.pitch as u128);
+        assert!(self.ring.len() == rows * self.pitch && self.first < rows && self.step <= rows);
         Checked(self)
     }
 

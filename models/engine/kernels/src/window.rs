@@ -14,7 +14,11 @@ pub struct Window {
 }
 
 impl Window {
-    /// Rows and columns of places; `None` where the window does not fit, or has no taps or no step.
+    /// Most pixels along an axis, padding included, and most pixels of a step: what is computed of so few, and of elements
+    /// that are in memory, is within an address.
+    const SIDE_MAX: usize = 1 << 28;
+
+    /// Rows and columns of places; `None` where the window does not fit, has no taps or no step, or is larger than any image.
     #[must_use]
     pub fn places(&self, image: [usize; 2]) -> Option<[usize; 2]> {
         Some([self.places_along(0, image[0])?, self.places_along(1, image[1])?])
@@ -23,12 +27,14 @@ impl Window {
     /// Places along axis 0 or 1 of an image that has `size` pixels there.
     #[must_use]
     pub fn places_along(&self, axis: usize, size: usize) -> Option<usize> {
-        let reach = self.sides[axis]
-            .checked_sub(1)?
-            .checked_mul(self.dilations[axis])?
-            .checked_add(1)?;
+        let (stride, dilation) = (self.strides[axis], self.dilations[axis]);
+        let reach = self.sides[axis].checked_sub(1)?.checked_mul(dilation)?.checked_add(1)?;
         let padded = size.checked_add(self.pads[axis][0])?.checked_add(self.pads[axis][1])?;
-        Some(padded.checked_sub(reach)?.checked_div(self.strides[axis])? + 1)
+        let steps = (1..=Self::SIDE_MAX).contains(&stride) && (1..=Self::SIDE_MAX).contains(&dilation);
+        let left = padded
+            .checked_sub(reach)
+            .filter(|_| steps && padded <= Self::SIDE_MAX)?;
+        Some(left / stride + 1)
     }
 
     /// Taps in all.
@@ -53,7 +59,7 @@ impl Window {
     /// The taps along one axis that lie on pixels: from the first to before the end.
     #[inline(always)]
     pub(crate) fn on_image(&self, axis: usize, place: usize, size: usize) -> std::ops::Range<usize> {
-        let (start, step) = (place * self.strides[axis], self.dilations[axis].max(1));
+        let (start, step) = (place * self.strides[axis], self.dilations[axis]);
         let (first, end) = (self.pads[axis][0], self.pads[axis][0] + size);
         let before = first.saturating_sub(start).div_ceil(step).min(self.sides[axis]);
         let within = end.saturating_sub(start).div_ceil(step).min(self.sides[axis]);
@@ -119,12 +125,29 @@ mod tests {
             .places([3, 3]),
             None
         );
+        for dilation in [0, usize::MAX] {
+            let dilations = [dilation, 1];
+            assert_eq!(Window { dilations, ..window }.places([3, 3]), None);
+        }
+    }
+
+    #[test]
+    fn a_window_that_steps_further_than_an_image_can_be_wide_has_no_places() {
+        // Four places a third of all addresses apart: multiplied by the elements of a pixel, they would seem to be near each other.
+        let stride = ((1 << 60) + 2) / 3;
+        let window = Window {
+            sides: [1, 1],
+            strides: [1, stride],
+            dilations: [1, 1],
+            pads: [[0, 0], [0, 3 * stride]],
+        };
+        assert_eq!(window.places([1, 1]), None);
         assert_eq!(
             Window {
-                dilations: [usize::MAX, 1],
+                pads: [[0, 0]; 2],
                 ..window
             }
-            .places([3, 3]),
+            .places([1, 1]),
             None
         );
     }
