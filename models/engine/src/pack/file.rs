@@ -1,7 +1,7 @@
 //! Prepared graphs on disk.
 //!
 //! ```text
-//!   mark | BLAKE3 of all that follows, keyed | where the index begins, u64 | weights, each at a multiple of 64 | graph, ONNX | index, postcard
+//!   mark | BLAKE3, keyed, of the model file's identity and all that follows | where the index begins, u64 | weights, each at a multiple of 64 | graph, ONNX | index, postcard
 //! ```
 //! Numbers are little-endian. A file is written beside its place and renamed, and never changed; one that is torn, flipped, of another build or
 //! of another key is as good as none.
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{Prepared, Table, Weights};
 use crate::onnx;
 
-const MARK: &[u8; 8] = b"MPACK\0\0\x01";
+const MARK: &[u8; 8] = b"MPACK\0\0\x02";
 const HASH_AT: usize = MARK.len();
 const INDEX_AT: usize = HASH_AT + 32;
 const ENDING: &str = "packed";
@@ -113,7 +113,7 @@ impl PackedFolder {
         bytes.extend(postcard::to_stdvec(&index).map_err(io::Error::other)?);
         bytes[..HASH_AT].copy_from_slice(MARK);
         bytes[INDEX_AT..INDEX_AT + 8].copy_from_slice(&index_at.to_le_bytes());
-        let hash = blake3::keyed_hash(&self.key, &bytes[INDEX_AT..]);
+        let hash = self.hasher(file).update(&bytes[INDEX_AT..]).finalize();
         bytes[HASH_AT..INDEX_AT].copy_from_slice(hash.as_bytes());
         // Whatever a power cut leaves is found out by its hash, so nobody waits for the disk.
         let path = self.path(file);
@@ -129,20 +129,27 @@ impl PackedFolder {
     /// What was made of the model file `file`; `None` where that is not here as it was written.
     pub(super) fn open(&self, file: &ContentHash) -> Option<Prepared> {
         let path = self.path(file);
-        let prepared = self.read(&path);
+        let prepared = self.read(file, &path);
         if let Some(Err(why)) = &prepared {
             tracing::warn!(path = %path.display(), why, "packed weights are not as they were written: they are packed again");
         }
         prepared?.ok()
     }
 
+    /// What hashes all that follows the hash: whose it is comes first, so that no file answers for another model.
+    fn hasher(&self, file: &ContentHash) -> blake3::Hasher {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(file.as_bytes());
+        hasher
+    }
+
     /// Hashes through the system's cache of the file, not through the mapping: whatever is read there counts as memory of this process.
-    fn read(&self, path: &Path) -> Option<Result<Prepared, String>> {
+    fn read(&self, of: &ContentHash, path: &Path) -> Option<Result<Prepared, String>> {
         let mut file = File::open(path).ok()?;
         let read = || -> io::Result<Result<Prepared, String>> {
             let mut head = [0; INDEX_AT];
             file.read_exact(&mut head)?;
-            let mut hasher = blake3::Hasher::new_keyed(&self.key);
+            let mut hasher = self.hasher(of);
             let mut piece = vec![0; PIECE_BYTES];
             loop {
                 let came = file.read(&mut piece)?;

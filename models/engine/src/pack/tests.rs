@@ -177,3 +177,13 @@ fn weights_that_do_not_fit_their_operator_are_told_with_its_node() {
     let told = Prepared::of(model).unwrap_err().to_string();
     assert!(told.contains("MeridianLinear") && told.contains("do not fit"), "{told}");
 }
+
+#[test]
+fn what_was_packed_of_one_model_is_not_taken_for_another() {
+    let kept = Kept::new(&file_of_layers());
+    kept.prepare();
+    let other = ContentHash::of(b"another model");
+    let name = format!("{}.packed", proto::ids::hex(other.as_bytes()));
+    fs::copy(kept.path(), kept.dir.path().join("packed").join(name)).unwrap();
+    assert!(kept.folder.open(&other).is_none());
+}
