@@ -117,7 +117,8 @@ pub(super) fn dequantized(node: &NodeProto, constants: &BTreeMap<&str, &TensorPr
             axis
         };
         let axis = usize::try_from(axis).ok().filter(|axis| *axis < dims.len())?;
-        (dims[axis], dims[axis + 1..].iter().product())
+        let mut inner = dims[axis + 1..].iter();
+        (dims[axis], inner.try_fold(1_usize, |all, size| all.checked_mul(*size))?)
     };
     if scales.len() != channels || zeros.as_ref().is_some_and(|z| z.len() != channels) || inner == 0 {
         return None;
@@ -128,7 +129,7 @@ pub(super) fn dequantized(node: &NodeProto, constants: &BTreeMap<&str, &TensorPr
             let channel = block % channels;
             let zero = zeros.as_ref().map_or(0, |z| z[channel]);
             let scale = scales[channel];
-            codes.iter().map(move |code| small(code - zero) * scale)
+            codes.iter().map(move |code| small(code.saturating_sub(zero)) * scale)
         })
         .collect();
     Some(values::of_floats(&node.output[0], codes_of.dims.clone(), &floats))

@@ -173,13 +173,13 @@ impl<'a> Uses<'a> {
             let bias = if a == product { b } else { a };
             (self.vectors.get(bias) == Some(&coded.dims[1])).then_some((taker, sum, bias))
         });
-        Some(match biased {
-            Some((taker, sum, bias)) => {
-                let fused = renamed(sum, LINEAR, &[x, coded.codes, coded.scales, bias]);
-                vec![(at, None), (taker, Some(fused))]
-            }
-            None => vec![(at, Some(renamed(node, LINEAR, &[x, coded.codes, coded.scales])))],
-        })
+        let (place, mut fused) = match biased {
+            Some((taker, sum, bias)) => (taker, renamed(sum, LINEAR, &[x, coded.codes, coded.scales, bias])),
+            None => (at, renamed(node, LINEAR, &[x, coded.codes, coded.scales])),
+        };
+        // Neither operator has any; ours has.
+        fused.attribute.clear();
+        Some(vec![(at, None), (place, Some(fused))])
     }
 
     fn gemm(&self, node: &NodeProto) -> Option<NodeProto> {

@@ -51,6 +51,7 @@ pub(super) fn convolution(uses: &Uses<'_>, at: usize, node: &NodeProto) -> Optio
         inputs.push(bias);
     }
     let mut fused = renamed(node, operator, &inputs);
+    fused.attribute.retain(|a| a.name != ACTIVATION);
     let mut changes = vec![(at, None)];
     let place = match activation(uses, node.output.first()?) {
         Some((attributes, output, done)) => {
@@ -117,7 +118,13 @@ fn channels(uses: &Uses<'_>, tensor: &str, behind: usize) -> Option<i64> {
             let coded = uses.coded.get(node.input.get(1)?.as_str())?;
             coded.dims.first().copied().filter(|_| slides(node, coded.dims, CONV))
         }
-        "Relu" | "Clip" | "HardSwish" | "Sigmoid" | "Mul" | "MaxPool" => {
+        // A product may have the channels of either factor.
+        "Mul" => {
+            let [a, b] = two(&node.input)?;
+            let of = channels(uses, a, behind.checked_sub(1)?)?;
+            (channels(uses, b, behind.checked_sub(1)?)? == of).then_some(of)
+        }
+        "Relu" | "Clip" | "HardSwish" | "Sigmoid" | "MaxPool" => {
             channels(uses, node.input.first()?, behind.checked_sub(1)?)
         }
         _ => None,

@@ -83,13 +83,16 @@ fn symmetric(
     } else {
         given
     };
+    let all = values::integers(codes)?;
     let scales = if let [scale] = scales.as_slice() {
         let at = usize::try_from(if of < 0 { of.checked_add(rank)? } else { of }).ok()?;
-        vec![*scale; usize::try_from(*codes.dims.get(at)?).ok()?]
+        // Where another size is 0, one may be anything.
+        let channels = usize::try_from(*codes.dims.get(at)?).ok();
+        vec![*scale; channels.filter(|channels| *channels <= all.len())?]
     } else {
         scales
     };
-    let plain = values::integers(codes)?
+    let plain = all
         .iter()
         .map(|code| i8::try_from(code - middle))
         .collect::<Result<Vec<_>, _>>();

@@ -252,3 +252,35 @@ fn what_does_not_fit_stays_as_it_is() {
         graph.node.truncate(7);
     });
 }
+
+#[test]
+fn codes_of_shapes_and_zeros_that_no_weight_has_cost_no_more_than_they_hold() {
+    let node = |operator, inputs: &[&str], output| named(operator, inputs, &[output]);
+    let nodes = vec![
+        node("QuantizeLinear", &["x", "s", "z"], "c"),
+        node("DequantizeLinear", &["c", "s", "z"], "d"),
+        // No elements, but as many rows as an address has bytes.
+        node("DequantizeLinear", &["none", "s"], "table"),
+        node("Gather", &["table", "ids"], "rows"),
+        testing::with_int(node("DequantizeLinear", &["empty", "nothing"], "e"), "axis", 0),
+        testing::with_int(node("DequantizeLinear", &["wide", "s", "far"], "f"), "axis", 0),
+    ];
+    let constants = vec![
+        number("s", 0.5),
+        typed("z", &[], OnnxType::Int8, &[0]),
+        testing::int64s("ids", &[1], &[0]),
+        typed("none", &[1 << 62, 0], OnnxType::Int8, &[]),
+        typed("empty", &[0, 1 << 40, 1 << 40], OnnxType::Int8, &[]),
+        values::of_floats("nothing", vec![0], &[]),
+        testing::int64s("wide", &[1, 1], &[i64::MIN]),
+        testing::int64s("far", &[], &[1]),
+    ];
+    let mut graph = file(&[-1, 4], &[-1, 4], nodes, constants);
+    graph.output = ["d", "rows", "e", "f"]
+        .map(|name| testing::info(&(name, &[-1]), OnnxType::Float))
+        .into();
+    relax(&mut graph);
+    crate::onnx::expand_weights(&mut graph);
+    let kept: Vec<_> = graph.node.iter().map(|node| node.op_type.as_str()).collect();
+    assert_eq!(kept, ["Clip", "DequantizeLinear", "Gather", "DequantizeLinear"]);
+}

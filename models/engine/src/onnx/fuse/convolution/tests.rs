@@ -72,17 +72,20 @@ impl Case {
         found(model)
     }
 
+    /// What a file of this case, or one made of it, answers.
+    fn answers(&self, model: ModelProto) -> Vec<Vec<f32>> {
+        let shape = [2, usize::try_from(self.channels).unwrap(), 9, 7];
+        let x = of_f32s("x", shape.to_vec(), &ramp(shape.iter().product()));
+        let t = of_f32s("t", vec![2, 16], &ramp(32));
+        let answers = Graph::new(model).unwrap().run(&[x, t]).unwrap();
+        answers.iter().map(floats).collect()
+    }
+
     /// The largest difference from the file's own arithmetic with FP32 activations, as a share of its largest number.
     fn off_by(&self) -> f32 {
-        let answer = |model: ModelProto| {
-            let shape = [2, usize::try_from(self.channels).unwrap(), 9, 7];
-            let x = of_f32s("x", shape.to_vec(), &ramp(shape.iter().product()));
-            let t = of_f32s("t", vec![2, 16], &ramp(32));
-            floats(&Graph::new(model).unwrap().run(&[x, t]).unwrap()[0])
-        };
         let mut plain = self.int8();
         plain.metadata_props.clear();
-        let (ours, plain) = (answer(self.int8()), answer(plain));
+        let [ours, plain] = [self.int8(), plain].map(|model| self.answers(model).remove(0));
         assert_eq!(ours.len(), plain.len());
         let largest = plain.iter().fold(0_f32, |most, x| most.max(x.abs()));
         assert!(largest > 0.1, "a test that shows nothing");
@@ -324,4 +327,38 @@ fn a_pool_behind_a_convolution_is_ours_and_answers_the_same() {
         ..Case::of(8, 24, 1)
     };
     assert_eq!(elsewhere.operators(), [CONV, "MaxPool"]);
+}
+
+#[test]
+fn a_pool_behind_a_product_that_widens_an_image_answers_as_before() {
+    // One channel says how much each of many others counts.
+    let nodes = vec![op("Sigmoid", &["c"], "s"), op("Mul", &["s", "x"], "m")];
+    let pool = with_ints(op("MaxPool", &["m"], "y"), "kernel_shape", &[2, 2]);
+    let case = Case {
+        attributes: vec![("pads", vec![1; 4])],
+        after: [nodes, vec![pool]].concat(),
+        ..Case::of(64, 1, 1)
+    };
+    assert_eq!(case.operators()[..], [CONV, "Sigmoid", "Mul", "MaxPool"]);
+    assert!(case.off_by() < 0.02, "{}", case.off_by());
+}
+
+#[test]
+fn attributes_that_only_our_operators_have_say_nothing_in_a_file() {
+    let case = Case {
+        after: vec![op("Neg", &["c"], "y")],
+        ..Case::of(8, 24, 1)
+    };
+    let mut model = case.int8();
+    let expected = case.answers(model.clone());
+    for node in &mut model.graph.as_mut().unwrap().node {
+        node.attribute.push(AttributeProto {
+            name: ACTIVATION.to_owned(),
+            r#type: AttributeType::String.into(),
+            s: SILU.as_bytes().to_vec(),
+            ..AttributeProto::default()
+        });
+        *node = with_int(node.clone(), super::super::TRANSPOSED, 1);
+    }
+    assert!(case.answers(model) == expected);
 }
