@@ -50,6 +50,7 @@ impl Activation {
 
 per_isa! {
     /// Replaces every number.
+    #[cfg(test)]
     pub(crate) fn activate(activation: Activation, values: &mut [f32]) {
         activation.apply_here(values);
     }

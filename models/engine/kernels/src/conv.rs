@@ -1,8 +1,10 @@
 //! Convolutions over 8-bit codes: the pixels under a window are one row of a linear layer.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{Isa, Linear, QuantizedRows, ShapeError, Window};
+use crate::lines::PlacesMut;
+use crate::{Activation, Isa, Linear, QuantizedRows, ShapeError, Window};
 
 /// What a strip of places may take, read and written, so that it stays near the processor.
 const STRIP_BYTES: usize = 96 << 10;
@@ -58,42 +60,44 @@ impl Conv {
         &self.window
     }
 
-    /// Writes places that see one pixel each, channel by channel.
+    /// Writes places that see one pixel each.
     ///
     /// # Panics
-    /// When `pixels` and `y` are not as many pixels and places.
-    pub(crate) fn points(&self, isa: Isa, pixels: &[f32], rows: &mut QuantizedRows, y: &mut [f32]) {
-        let (strip, channels) = (self.strip(), self.channels);
-        for (pixels, y) in pixels
-            .chunks(strip * channels)
-            .zip(y.chunks_mut(strip * self.outputs()))
-        {
-            rows.quantize(isa, pixels, channels);
-            self.linear.run(isa, rows, y);
+    /// When `pixels` are no whole pixels.
+    pub(crate) fn points(
+        &self,
+        isa: Isa,
+        pixels: &[f32],
+        rows: &mut QuantizedRows,
+        activation: Activation,
+        y: &mut PlacesMut<'_>,
+    ) {
+        for pixels in pixels.chunks(self.strip() * self.channels) {
+            rows.quantize(isa, pixels, self.channels);
+            self.linear.run_into(isa, rows, activation, y);
         }
     }
 
-    /// Writes places of an image of codes, from `first` on, channel by channel.
+    /// Writes these places of an image of codes.
     ///
     /// # Panics
-    /// When `codes` are not one row for all of an image of that size, or `y` ends beyond it.
+    /// When `codes` are not one row for all of an image of that size, or places end beyond it.
     pub(crate) fn windows(
         &self,
         isa: Isa,
-        codes: &QuantizedRows,
-        size: [usize; 2],
-        first: usize,
+        (codes, size): (&QuantizedRows, [usize; 2]),
+        places: Range<usize>,
         rows: &mut QuantizedRows,
-        y: &mut [f32],
+        activation: Activation,
+        y: &mut PlacesMut<'_>,
     ) {
         let Some([_, columns]) = self.window.places(size) else {
             return;
         };
         let strip = self.strip();
-        for (at, y) in y.chunks_mut(strip * self.outputs()).enumerate() {
-            let first = first + at * strip;
-            self.gather(codes, size, columns, first..first + y.len() / self.outputs(), rows);
-            self.linear.run(isa, rows, y);
+        for first in places.clone().step_by(strip) {
+            self.gather(codes, size, columns, first..places.end.min(first + strip), rows);
+            self.linear.run_into(isa, rows, activation, y);
         }
     }
 
@@ -108,7 +112,7 @@ impl Conv {
         image: &QuantizedRows,
         size: [usize; 2],
         columns: usize,
-        places: std::ops::Range<usize>,
+        places: Range<usize>,
         rows: &mut QuantizedRows,
     ) {
         let (window, channels) = (&self.window, self.channels);
@@ -118,29 +122,30 @@ impl Conv {
         rows.reset(places.len(), self.linear.inputs(), zero, scale);
         let (stride, tap_row) = (rows.stride(), window.sides[1] * channels);
         let (codes, pixels) = (rows.codes_and_slack_mut(), image.codes_and_slack());
-        let inner = if window.dilations[1] == 1 {
-            window.inner(1, size[1])
-        } else {
-            0..0
-        };
+        let whole = |axis: usize| window.inner(axis, size[axis]);
+        let inner = [whole(0), if window.dilations[1] == 1 { whole(1) } else { 0..0 }];
+        let pitch = window.dilations[0] * size[1] * channels;
         let (mut row, mut column) = (places.start / columns, places.start % columns);
         for at in (0..places.len()).map(|at| at * stride) {
-            for tap in 0..window.sides[0] {
+            if inner[0].contains(&row) && inner[1].contains(&column) {
+                let [top, left] =
+                    [(0, row), (1, column)].map(|(axis, at)| at * window.strides[axis] - window.pads[axis][0]);
+                let seen = (top * size[1] + left) * channels;
                 // In this order: what a copy leaves behind its codes is written later.
-                let to = at + tap * tap_row;
-                let Some(pixel_row) = window.pixel(0, row, tap, size[0]) else {
-                    codes[to..to + tap_row].fill(nothing);
-                    continue;
-                };
-                let pixels = &pixels[pixel_row * size[1] * channels..];
-                if inner.contains(&column) {
-                    let pixel = (column * window.strides[1] - window.pads[1][0]) * channels;
-                    copy_few(&pixels[pixel..], &mut codes[to..], tap_row);
-                    continue;
+                for tap in 0..window.sides[0] {
+                    copy_few(&pixels[seen + tap * pitch..], &mut codes[at + tap * tap_row..], tap_row);
                 }
-                for (tap, seen) in codes[to..to + tap_row].chunks_exact_mut(channels).enumerate() {
-                    match window.pixel(1, column, tap, size[1]) {
-                        Some(pixel) => seen.copy_from_slice(&pixels[pixel * channels..][..channels]),
+            } else {
+                let taps = codes[at..][..window.sides[0] * tap_row].chunks_exact_mut(channels);
+                for (tap, seen) in taps.enumerate() {
+                    let (tap_row, tap) = (tap / window.sides[1], tap % window.sides[1]);
+                    let pixel = window
+                        .pixel(0, row, tap_row, size[0])
+                        .zip(window.pixel(1, column, tap, size[1]));
+                    match pixel {
+                        Some((row, column)) => {
+                            seen.copy_from_slice(&pixels[(row * size[1] + column) * channels..][..channels])
+                        }
                         None => seen.fill(nothing),
                     }
                 }

@@ -7,6 +7,13 @@ use crate::lines::{BlockMut, Lines, RowsMut, Seen};
 use crate::taps::{self, Checked, LANES, Sums, Taps};
 use crate::{Activation, Isa, ShapeError, Window};
 
+/// Rows of places that share what is fetched of a few channels.
+const TOGETHER: usize = 8;
+
+/// Elements from tap to tap and from place to place, in blocks: each pixel is a place, or each second one.
+const NEXT: [usize; 2] = [LANES, LANES];
+const SECOND: [usize; 2] = [LANES, 2 * LANES];
+
 /// A convolution of each channel by itself.
 ///
 /// Result: `bias + sum of x * w` over the taps of rows that are on the image, row by row, each product rounded only with its sum.
@@ -125,12 +132,17 @@ impl Job<'_> {
     /// The processor has the instructions of `S`.
     #[inline(always)]
     unsafe fn run<S: Sums>(&self, y: &mut RowsMut<'_>) {
-        // Channels are the outer loop: what several rows of places see of a few of them stays in the first cache.
-        for block in 0..self.layer.bias.len() {
-            for n in self.rows.clone() {
-                let seen = self.lines.under(&self.layer.window, n, self.height);
-                // SAFETY: the caller's promise.
-                unsafe { self.row::<S>(block, &seen, y.block(n, block)) }
+        for first in self.rows.clone().step_by(TOGETHER) {
+            let rows = first..self.rows.end.min(first + TOGETHER);
+            let window = &self.layer.window;
+            let under = |n: usize| (self.lines.under(window, n, self.height), y.row(n));
+            let seen: [_; TOGETHER] = std::array::from_fn(|at| under(rows.end.min(first + at + 1) - 1));
+            // Channels come before rows: what several rows of places see of a few of them stays in the first cache.
+            for block in 0..self.layer.bias.len() {
+                for (seen, row) in &seen[..rows.len()] {
+                    // SAFETY: the caller's promise.
+                    unsafe { self.row::<S>(block, seen, y.block(*row, block)) }
+                }
             }
         }
     }
@@ -147,6 +159,7 @@ impl Job<'_> {
         let start = &layer.bias[block];
         let taps = Taps {
             ring: self.lines.ring(),
+            rows: self.lines.capacity(),
             pitch,
             first: seen.first,
             step: seen.step,
@@ -156,14 +169,16 @@ impl Job<'_> {
             steps: [window.dilations[1] * pixel, window.strides[1] * pixel],
             places: y.width(),
         };
-        let side = taps.side;
+        let shape = (taps.side, taps.steps);
         let taps = taps.check();
         // SAFETY: the caller's promise.
         unsafe {
-            match side {
-                3 => self.groups::<S, 3>(&taps, start, &mut y),
-                5 => self.groups::<S, 5>(&taps, start, &mut y),
-                _ => self.groups::<S, 0>(&taps, start, &mut y),
+            match shape {
+                (3, NEXT) => self.groups::<S, 3, LANES>(&taps, start, &mut y),
+                (5, NEXT) => self.groups::<S, 5, LANES>(&taps, start, &mut y),
+                (3, SECOND) => self.groups::<S, 3, { 2 * LANES }>(&taps, start, &mut y),
+                (5, SECOND) => self.groups::<S, 5, { 2 * LANES }>(&taps, start, &mut y),
+                _ => self.groups::<S, 0, 0>(&taps, start, &mut y),
             }
         }
     }
@@ -173,7 +188,7 @@ impl Job<'_> {
     /// # Safety
     /// The processor has the instructions of `S`.
     #[inline(always)]
-    unsafe fn groups<S: Sums, const SIDE: usize>(
+    unsafe fn groups<S: Sums, const SIDE: usize, const STEP: usize>(
         &self,
         taps: &Checked<'_>,
         start: &[f32; LANES],
@@ -189,10 +204,10 @@ impl Job<'_> {
             // SAFETY: the caller's promise.
             unsafe {
                 match joined {
-                    14 => self.store(S::sums::<14, SIDE>(taps, place, start), place, y),
-                    7 => self.store(S::sums::<7, SIDE>(taps, place, start), place, y),
-                    4 => self.store(S::sums::<4, SIDE>(taps, place, start), place, y),
-                    _ => self.store(S::sums::<1, SIDE>(taps, place, start), place, y),
+                    14 => self.store(S::sums::<14, SIDE, STEP>(taps, place, start), place, y),
+                    7 => self.store(S::sums::<7, SIDE, STEP>(taps, place, start), place, y),
+                    4 => self.store(S::sums::<4, SIDE, STEP>(taps, place, start), place, y),
+                    _ => self.store(S::sums::<1, SIDE, STEP>(taps, place, start), place, y),
                 }
             }
             place += joined;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::isa::Kind;
+use crate::lines::{PlacesMut, RowsMut};
 use crate::stored::{MappedFile, Plain, Stored, read_words};
-use crate::{Isa, QuantizedRows, tile};
+use crate::{Activation, Isa, QuantizedRows, tile};
 
 /// Output channels of one block: a 512-bit vector of sums.
 pub(crate) const LANES: usize = 16;
@@ -172,12 +173,24 @@ impl Linear {
             self.inputs,
             self.outputs
         );
+        if !y.is_empty() {
+            let rows = RowsMut::all(y, [x.rows(), 1], self.outputs);
+            self.run_into(isa, x, Activation::None, &mut rows.places(0));
+        }
+    }
+
+    /// Writes a pixel, activated, for each row of `x`.
+    ///
+    /// # Panics
+    /// When rows of `x` have another width than this layer's inputs, or pixels fewer channels than it has outputs.
+    pub(crate) fn run_into(&self, isa: Isa, x: &QuantizedRows, activation: Activation, y: &mut PlacesMut<'_>) {
+        assert!(x.width() == self.inputs);
         match isa.0 {
-            Kind::Portable => tile::portable::run(self, x, y),
+            Kind::Portable => tile::portable::run(self, x, activation, y),
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => tile::avx2::run(self, x, y, isa),
+            Kind::Avx2 => tile::avx2::run(self, x, activation, y, isa),
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => tile::avx512::run(self, x, y, isa),
+            Kind::Avx512Vnni => tile::avx512::run(self, x, activation, y, isa),
         }
     }
 

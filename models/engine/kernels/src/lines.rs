@@ -143,6 +143,20 @@ pub(crate) struct RowsMut<'a> {
     layout: Layout,
 }
 
+/// Pixels that are written one after another, each row of the image after the one before it.
+pub(crate) struct PlacesMut<'a> {
+    rows: RowsMut<'a>,
+    next: Place,
+}
+
+/// A pixel, by its row in the ring and its column, and where it lies.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Place {
+    row: usize,
+    column: usize,
+    at: usize,
+}
+
 /// Sixteen channels, or what is left of them, of the pixels of one row.
 pub(crate) struct BlockMut<'a> {
     data: &'a mut [f32],
@@ -162,6 +176,20 @@ impl<'a> RowsMut<'a> {
             capacity: height,
         };
         Self { data: image, layout }
+    }
+
+    /// The pixels from the first one of row `n` on.
+    pub(crate) fn places(self, n: usize) -> PlacesMut<'a> {
+        let Layout {
+            steps, first, capacity, ..
+        } = self.layout;
+        let row = n % capacity;
+        let next = Place {
+            row,
+            column: 0,
+            at: row * steps[0] + first,
+        };
+        PlacesMut { rows: self, next }
     }
 
     /// Writes row `n` of the image, given pixel by pixel.
@@ -190,16 +218,72 @@ impl<'a> RowsMut<'a> {
         }
     }
 
-    /// A block of channels of row `n` of the image.
+    /// Where the pixels of row `n` of the image begin.
     #[inline(always)]
-    pub(crate) fn block(&mut self, n: usize, block: usize) -> BlockMut<'_> {
-        let Layout { steps, first, .. } = self.layout;
-        let at = n % self.layout.capacity * steps[0] + first + block * steps[2];
+    pub(crate) const fn row(&self, n: usize) -> usize {
+        n % self.layout.capacity * self.layout.steps[0] + self.layout.first
+    }
+
+    /// A block of channels of the row that begins there.
+    #[inline(always)]
+    pub(crate) fn block(&mut self, row: usize, block: usize) -> BlockMut<'_> {
+        let steps = self.layout.steps;
         BlockMut {
-            data: &mut self.data[at..],
+            data: &mut self.data[row + block * steps[2]..],
             step: steps[1],
             lanes: LANES.min(self.layout.channels - block * LANES),
             width: self.layout.width,
+        }
+    }
+}
+
+impl PlacesMut<'_> {
+    /// The pixel that is written next.
+    pub(crate) const fn next(&self) -> Place {
+        self.next
+    }
+    /// Goes on from this one.
+    pub(crate) const fn go_on(&mut self, from: Place) {
+        self.next = from;
+    }
+
+    /// Where a pixel lies; moves on to the one behind it.
+    #[inline(always)]
+    pub(crate) fn step(&self, place: &mut Place) -> usize {
+        let (Layout { steps, first, .. }, at) = (&self.rows.layout, place.at);
+        place.at += steps[1];
+        place.column += 1;
+        if place.column == self.rows.layout.width {
+            place.row = if place.row + 1 < self.rows.layout.capacity {
+                place.row + 1
+            } else {
+                0
+            };
+            (place.column, place.at) = (0, place.row * steps[0] + first);
+        }
+        at
+    }
+
+    /// Channels from a multiple of sixteen on, of the pixel that lies there: so many whole blocks, so far one from the next, and
+    /// `last` channels more. That far is no less than a block.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) fn blocks(&mut self, at: usize, channel: usize, (whole, last): (usize, usize)) -> (&mut [f32], usize) {
+        let step = self.rows.layout.steps[2];
+        assert!(step >= LANES);
+        let at = at + channel / LANES * step;
+        (&mut self.rows.data[at..at + whole * step + last], step)
+    }
+
+    /// Writes sixteen channels, or those that are left, from a multiple of sixteen on, of the pixel that lies there.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, at: usize, channel: usize, values: &[f32; LANES]) {
+        let Layout { steps, channels, .. } = &self.rows.layout;
+        let to = &mut self.rows.data[at + channel / LANES * steps[2]..];
+        let left = channels - channel;
+        match to.first_chunk_mut::<LANES>() {
+            Some(to) if left >= LANES => *to = *values,
+            _ => to[..left].copy_from_slice(&values[..left]),
         }
     }
 }

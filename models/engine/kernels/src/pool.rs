@@ -59,7 +59,7 @@ per_isa! {
         for block in 0..pool.channels.div_ceil(LANES) {
             for n in rows.clone() {
                 let seen = lines.under(window, n, height);
-                let mut y = y.block(n, block);
+                let mut y = y.block(y.row(n), block);
                 for place in 0..y.width() {
                     let mut most = [MaxPool::PADDING; LANES];
                     let mut row = seen.first;

@@ -5,8 +5,9 @@ pub(crate) const LANES: usize = 16;
 
 /// What a row of places sums: rows of taps over rows of a ring.
 pub(crate) struct Taps<'a> {
-    /// Rows of `pitch` elements.
+    /// So many rows of `pitch` elements.
     pub(crate) ring: &'a [f32],
+    pub(crate) rows: usize,
     pub(crate) pitch: usize,
     /// The ring's row under the first row of taps, and how many on the next one lies.
     pub(crate) first: usize,
@@ -33,9 +34,9 @@ impl<'a> Taps<'a> {
         // In 128 bits, where no product is cut off and seems to be small.
         let far = |count: usize, step: usize| count.saturating_sub(1) as u128 * step as u128;
         let last = far(self.side, self.steps[0]) + far(self.places, self.steps[1]) + (self.at + LANES) as u128;
-        let rows = self.ring.len() / self.pitch;
         assert!(self.at < self.pitch && last <= self.pitch as u128);
-        assert!(self.ring.len() == rows * self.pitch && self.first < rows && self.step <= rows);
+        assert!(self.rows.checked_mul(self.pitch) == Some(self.ring.len()));
+        assert!(self.first < self.rows && self.step <= self.rows);
         Checked(self)
     }
 
@@ -52,14 +53,15 @@ pub(crate) trait Sums {
     /// Places along a row that share each weight they load: as many sums as hide an addition's latency and fit the registers.
     const PLACES: usize;
 
-    /// `P` places from `place` on, each `start` plus the sum of its taps; `SIDE` is 0 or how many taps a row has.
+    /// `P` places from `place` on, each `start` plus the sum of its taps; `SIDE` is 0 or how many taps a row has, and `STEP` is 0 or
+    /// how many elements it is from place to place where taps are neighbours: known, they cost no registers.
     ///
     /// # Panics
-    /// When there are fewer places, or rows have another number of taps.
+    /// When there are fewer places, rows have another number of taps, or steps are others.
     ///
     /// # Safety
     /// The processor has the form's instructions.
-    unsafe fn sums<const P: usize, const SIDE: usize>(
+    unsafe fn sums<const P: usize, const SIDE: usize, const STEP: usize>(
         taps: &Checked<'_>,
         place: usize,
         start: &[f32; LANES],
@@ -73,7 +75,7 @@ impl Sums for Portable {
     const PLACES: usize = 4;
 
     #[inline(always)]
-    unsafe fn sums<const P: usize, const SIDE: usize>(
+    unsafe fn sums<const P: usize, const SIDE: usize, const STEP: usize>(
         Checked(taps): &Checked<'_>,
         place: usize,
         start: &[f32; LANES],
@@ -105,7 +107,7 @@ macro_rules! of_vectors {
             const PLACES: usize = $places;
 
             #[inline(always)]
-            unsafe fn sums<const P: usize, const SIDE: usize>(
+            unsafe fn sums<const P: usize, const SIDE: usize, const STEP: usize>(
                 Checked(taps): &Checked<'_>,
                 place: usize,
                 start: &[f32; LANES],
@@ -113,7 +115,8 @@ macro_rules! of_vectors {
                 use std::arch::x86_64::*;
                 const VECTORS: usize = LANES / $lanes;
                 let side = if SIDE == 0 { taps.side } else { SIDE };
-                assert!(place + P <= taps.places && side == taps.side);
+                let steps = if STEP == 0 { taps.steps } else { [LANES, STEP] };
+                assert!(place + P <= taps.places && side == taps.side && steps == taps.steps);
                 let mut y = [[0.0_f32; LANES]; P];
                 let mut row = taps.first * taps.pitch;
                 let mut tap = 0;
@@ -126,12 +129,12 @@ macro_rules! of_vectors {
                     let mut sums = [start; P];
                     while tap + side <= taps.weights.len() {
                         let weights = taps.weights.as_ptr().add(tap).cast::<f32>();
-                        let pixels = taps.ring.as_ptr().add(row + taps.at + place * taps.steps[1]);
+                        let pixels = taps.ring.as_ptr().add(row + taps.at + place * steps[1]);
                         for tap in 0..side {
                             let weights: [_; VECTORS] =
                                 std::array::from_fn(|v| $load(weights.add(tap * LANES + v * $lanes)));
                             for place in 0..P {
-                                let seen = pixels.add(tap * taps.steps[0] + place * taps.steps[1]);
+                                let seen = pixels.add(tap * taps.steps[0] + place * steps[1]);
                                 for v in 0..VECTORS {
                                     sums[place][v] = $fused($load(seen.add(v * $lanes)), weights[v], sums[place][v]);
                                 }

@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_window_that_steps_further_than_an_image_can_be_wide_has_no_places() {
         // Four places a third of all addresses apart: multiplied by the elements of a pixel, they would seem to be near each other.
-        let stride = ((1 << 60) + 2) / 3;
+        let stride = (1_usize << 60).div_ceil(3);
         let window = Window {
             sides: [1, 1],
             strides: [1, stride],

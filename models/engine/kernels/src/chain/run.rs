@@ -1,9 +1,9 @@
 //! How a chain runs: which stage goes on, and from which lines to which.
 
 use super::{Chain, Layer, Order, Stage};
-use crate::activation::{activate, add_and_activate};
+use crate::activation::add_and_activate;
 use crate::conv::STRIP_MIN;
-use crate::lines::{Lines, RowsMut};
+use crate::lines::{Lines, PlacesMut, RowsMut};
 use crate::{Isa, MaxPool, QuantizedRows};
 
 /// Rows to make at a time, at least: neighbours look at the same pixels.
@@ -189,32 +189,35 @@ impl Chain {
             Layer::Apart(conv) => conv.rows(isa, seen, these, *activation, &mut to(after, y, this)),
             Layer::Pooled(pool) => pool.rows(isa, seen, these, *activation, &mut to(after, y, this)),
             Layer::Mixed(conv) => {
+                let run = |activation, places: &mut PlacesMut<'_>| match level {
+                    1 if !conv.window().is_point() => {
+                        let all = first * this.size[1]..(first + rows) * this.size[1];
+                        conv.windows(isa, (codes, from.size), all, coded, activation, places);
+                    }
+                    1 => {
+                        let pixels = from.size[1] * from.channels;
+                        conv.points(
+                            isa,
+                            &image[first * pixels..][..rows * pixels],
+                            coded,
+                            activation,
+                            places,
+                        );
+                    }
+                    _ => conv.points(isa, before.side_by_side(these), coded, activation, places),
+                };
+                let Some(then) = self.onto.filter(|_| after.is_empty()) else {
+                    return run(*activation, &mut to(after, y, this).places(first));
+                };
                 if strip.len() < rows * row {
                     strip.resize(rows * row, 0.0);
                 }
-                let last = after.is_empty();
-                let y = if last { &mut y[first * row..][..rows * row] } else { y };
-                let (made, onto) = match self.onto.filter(|_| last) {
-                    None if last => (y, None),
-                    onto => (&mut strip[..rows * row], onto.map(|then| (then, y))),
-                };
-                if level > 1 {
-                    conv.points(isa, before.side_by_side(these), coded, made);
-                } else if conv.window().is_point() {
-                    let pixels = from.size[1] * from.channels;
-                    conv.points(isa, &image[first * pixels..][..rows * pixels], coded, made);
-                } else {
-                    conv.windows(isa, codes, from.size, first * this.size[1], coded, made);
-                }
-                for (n, made) in made.chunks_exact_mut(row).enumerate() {
-                    activate(isa, *activation, made);
-                    if let Some(lines) = after.first_mut() {
-                        lines.rows_mut().put(first + n, made);
-                    }
-                }
-                if let Some((then, y)) = onto {
-                    add_and_activate(isa, then, made, y);
-                }
+                let made = &mut strip[..rows * row];
+                run(
+                    *activation,
+                    &mut RowsMut::all(made, [rows, this.size[1]], this.channels).places(0),
+                );
+                add_and_activate(isa, then, made, &mut y[first * row..][..rows * row]);
             }
         }
     }

@@ -81,6 +81,40 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn numbers_are_activated_alike_on_their_way_out_of_every_form(
+        bounds in (any::<f32>(), any::<f32>()), outputs in 1_usize..150, seed: u64,
+        odd in proptest::collection::vec((any::<prop::sample::Index>(), any::<f32>()), 0..4),
+    ) {
+        let (size, channels) = ([3, 5], 7);
+        let mut image = noise(seed, 15 * channels);
+        for (at, value) in odd {
+            *at.get_mut(&mut image) = value;
+        }
+        // Negative scales and a row of zeros make zeros of either sign.
+        image[..channels].fill(0.0);
+        let scales: Vec<f32> = noise(seed ^ 1, outputs).iter().map(|s| s * 0.1).collect();
+        let (weights, bias) = (codes(seed ^ 2, channels * outputs), vec![-0.0; outputs]);
+        let linear = Arc::new(Linear::pack(&weights, channels, &scales, Some(&bias)).unwrap());
+        let one = Window { sides: [1, 1], strides: [1, 1], dilations: [1, 1], pads: [[0, 0]; 2] };
+        let chain = |activation| {
+            let layer = Conv::new(one, channels, Arc::clone(&linear)).unwrap();
+            Chain::of(stage(Layer::Mixed(layer), activation))
+        };
+        let plain = run(&chain(Activation::None), Isa::PORTABLE, &image, size);
+        let (low, high) = bounds;
+        for activation in [Activation::None, Activation::Clip { low, high }, Activation::HardSwish, Activation::Silu] {
+            let mut exact = plain.clone();
+            activate(Isa::PORTABLE, activation, &mut exact);
+            for isa in Isa::available() {
+                let y = run(&chain(activation), isa, &image, size);
+                prop_assert_eq!(bits(&y), bits(&exact), "{:?} {}", activation, isa.name());
+            }
+        }
+    }
+}
+
 #[test]
 fn an_image_of_more_than_one_strip_is_whole_and_activated() {
     let (size, channels, outputs) = ([40, 41], 8, 16);

@@ -3,36 +3,46 @@
 use std::arch::x86_64::*;
 
 use crate::linear::{Block, GROUP, LANES, Linear};
-use crate::{Isa, QuantizedRows, tile};
+use crate::lines::{Place, PlacesMut};
+use crate::{Activation, Isa, QuantizedRows, tile};
 
 /// Rows of a tile: 8 sums, 4 widened quarters of a block and two broadcast groups are 14 of 16 registers.
 const ROWS: usize = 2;
 /// 256-bit vectors of widened weights in a block.
 const QUARTERS: usize = 4;
 
-pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut [f32], proof: Isa) {
+pub(crate) fn run(layer: &Linear, x: &QuantizedRows, activation: Activation, y: &mut PlacesMut<'_>, proof: Isa) {
     assert_eq!(proof.0, crate::isa::Kind::Avx2);
     // SAFETY: an `Isa` of this kind exists only where the processor has these instructions.
-    unsafe { panels(layer, x, y) }
+    unsafe { panels(layer, x, activation, y) }
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn panels(layer: &Linear, x: &QuantizedRows, y: &mut [f32]) {
-    let stride = x.stride();
+fn panels(layer: &Linear, x: &QuantizedRows, activation: Activation, y: &mut PlacesMut<'_>) {
+    let (stride, mut place) = (x.stride(), y.next());
     for (first, wide, blocks) in layer.panels() {
         let reaches = x.zeros.chunks(ROWS).zip(x.scales.chunks(ROWS));
-        let parts = x.codes().chunks(ROWS * stride).zip(reaches);
-        for ((codes, reaches), y) in parts.zip(y.chunks_mut(ROWS * layer.outputs())) {
+        place = y.next();
+        for (codes, (zeros, scales)) in x.codes().chunks(ROWS * stride).zip(reaches) {
+            let at = place;
             for block in 0..wide {
+                place = at;
                 let weights = blocks.iter().skip(block).step_by(wide);
-                let first = first + block * LANES;
-                match reaches.0 {
-                    [_, _] => store(layer, first, &block_of_rows::<2>(codes, stride, weights), reaches, y),
-                    _ => store(layer, first, &block_of_rows::<1>(codes, stride, weights), reaches, y),
+                let mut to = Finish {
+                    layer,
+                    first: first + block * LANES,
+                    reaches: (zeros, scales),
+                    activation,
+                    y,
+                };
+                match zeros {
+                    [_, _] => to.store(&block_of_rows::<2>(codes, stride, weights), &mut place),
+                    _ => to.store(&block_of_rows::<1>(codes, stride, weights), &mut place),
                 }
             }
         }
     }
+    y.go_on(place);
 }
 
 /// Sums of `R` rows by one block of channels.
@@ -73,18 +83,22 @@ fn block_of_rows<'a, const R: usize>(
     })
 }
 
-#[target_feature(enable = "avx2,fma")]
-fn store<const R: usize>(
-    layer: &Linear,
+/// Where sums of a block go, and what becomes of them.
+struct Finish<'a, 'y> {
+    layer: &'a Linear,
     first: usize,
-    sums: &[[i32; LANES]; R],
-    reaches: (&[i32], &[f32]),
-    y: &mut [f32],
-) {
-    let reaches = reaches.0.iter().zip(reaches.1);
-    for ((sums, (zero, scale)), y) in sums.iter().zip(reaches).zip(y.chunks_exact_mut(layer.outputs())) {
-        for ((lane, y), sum) in y[first..].iter_mut().take(LANES).enumerate().zip(sums) {
-            *y = tile::finish(layer, first + lane, *sum, (*zero, *scale));
+    reaches: (&'a [i32], &'a [f32]),
+    activation: Activation,
+    y: &'a mut PlacesMut<'y>,
+}
+
+impl Finish<'_, '_> {
+    #[target_feature(enable = "avx2,fma")]
+    fn store<const R: usize>(&mut self, sums: &[[i32; LANES]; R], place: &mut Place) {
+        for (sums, (zero, scale)) in sums.iter().zip(self.reaches.0.iter().zip(self.reaches.1)) {
+            let made = tile::finish(self.layer, self.first, sums, (*zero, *scale), self.activation);
+            let at = self.y.step(place);
+            self.y.put(at, self.first, &made);
         }
     }
 }

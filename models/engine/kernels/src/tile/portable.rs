@@ -1,24 +1,25 @@
 //! The reference: plain loops over the packed weights.
 
 use crate::linear::{Block, GROUP, LANES, Linear};
-use crate::{QuantizedRows, tile};
+use crate::lines::PlacesMut;
+use crate::{Activation, QuantizedRows, tile};
 
-pub(crate) fn run(layer: &Linear, x: &QuantizedRows, y: &mut [f32]) {
-    let stride = x.stride();
+pub(crate) fn run(layer: &Linear, x: &QuantizedRows, activation: Activation, y: &mut PlacesMut<'_>) {
+    let (stride, mut place) = (x.stride(), y.next());
     for (first, wide, blocks) in layer.panels() {
         let reaches = x.zeros.iter().zip(&x.scales);
-        let rows = x.codes().chunks_exact(stride).zip(reaches);
-        for ((codes, (zero, scale)), y) in rows.zip(y.chunks_exact_mut(layer.outputs())) {
+        place = y.next();
+        for (codes, (zero, scale)) in x.codes().chunks_exact(stride).zip(reaches) {
+            let at = y.step(&mut place);
             for block in 0..wide {
                 let first = first + block * LANES;
                 let sums = sums(codes, blocks.iter().skip(block).step_by(wide));
-                let channels = y[first..].iter_mut().take(LANES).enumerate();
-                for ((lane, y), sum) in channels.zip(sums) {
-                    *y = tile::finish(layer, first + lane, sum, (*zero, *scale));
-                }
+                let made = tile::finish(layer, first, &sums, (*zero, *scale), activation);
+                y.put(at, first, &made);
             }
         }
     }
+    y.go_on(place);
 }
 
 /// Sums of one block's channels over all inputs.

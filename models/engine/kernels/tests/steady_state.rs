@@ -1,0 +1,118 @@
+//! Once a call has been made, calls like it allocate nothing: all they need is in the scratch that they are given.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kernels::{
+    Activation, Attention, AttentionScratch, AttentionShape, Chain, ChainScratch, Conv, Depthwise, Isa, Layer, Linear,
+    MaxPool, Order, QuantizedRows, Stage, Window,
+};
+
+/// The system's allocator, and how often it was asked.
+struct Counting;
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+// SAFETY: every call is the system's, whose promises these are.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ASKED.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+/// How often memory is asked for by the second and third of three calls.
+fn asked_again(mut call: impl FnMut()) -> usize {
+    call();
+    let before = ASKED.load(Ordering::Relaxed);
+    call();
+    call();
+    ASKED.load(Ordering::Relaxed) - before
+}
+
+fn linear(inputs: usize, outputs: usize) -> Arc<Linear> {
+    let codes: Vec<i8> = (0..inputs * outputs).map(|at| (at * 37 % 255) as i8).collect();
+    Arc::new(Linear::pack(&codes, inputs, &vec![0.01; outputs], None).expect("lengths that fit"))
+}
+
+/// A convolution of windows, channels apart, a pool and a convolution of points.
+fn chain() -> Chain {
+    let window = Window {
+        sides: [3, 3],
+        strides: [1, 1],
+        dilations: [1, 1],
+        pads: [[1, 1]; 2],
+    };
+    let point = Window {
+        sides: [1, 1],
+        pads: [[0, 0]; 2],
+        ..window
+    };
+    let conv = |window, channels, linear| Layer::Mixed(Conv::new(window, channels, linear).expect("inputs that fit"));
+    let apart = Depthwise::new(window, &[0.1; 9 * 24], 24, None).expect("weights that fit");
+    let layers = [
+        conv(window, 3, linear(27, 24)),
+        Layer::Apart(apart),
+        Layer::Pooled(MaxPool::new(window, 24)),
+        conv(point, 24, linear(24, 40)),
+    ];
+    let stages = layers.map(|layer| {
+        let (layer, activation) = (Arc::new(layer), Activation::HardSwish);
+        Chain::of(Stage { layer, activation })
+    });
+    let joined = stages
+        .into_iter()
+        .reduce(|chain, next| chain.then(&next).expect("channels that fit"));
+    joined.expect("four stages")
+}
+
+/// One test, for another beside it would be counted too.
+#[test]
+fn calls_that_were_made_before_allocate_nothing() {
+    let (chain, layer) = (chain(), linear(30, 70));
+    let (image, mut y) = (vec![0.5; 3 * 20 * 21], vec![0.0; 20 * 21 * 40]);
+    let (rows, mut out) = (vec![0.5; 30 * 9], vec![0.0; 70 * 9]);
+    let shape = AttentionShape {
+        queries: 7,
+        keys: 7,
+        heads: 2,
+        width: 8,
+    };
+    let (tokens, mut mixed) = (vec![0.5; 7 * 16], vec![0.0; 7 * 16]);
+    for isa in Isa::available() {
+        let (mut scratch, mut coded, mut scores) = (
+            ChainScratch::default(),
+            QuantizedRows::default(),
+            AttentionScratch::default(),
+        );
+        for order in [Order::Pixels, Order::Planes] {
+            let asked = asked_again(|| chain.run(isa, (&image, order), [20, 21], &mut scratch, &mut y));
+            assert_eq!(asked, 0, "a chain, {}", isa.name());
+        }
+        let asked = asked_again(|| {
+            coded.quantize(isa, &rows, 30);
+            layer.run(isa, &coded, &mut out);
+        });
+        assert_eq!(asked, 0, "a layer, {}", isa.name());
+        let (q, k, v, mask, scale) = (&tokens[..], &tokens[..], &tokens[..], None, 0.1);
+        let asked = asked_again(|| {
+            let call = Attention {
+                shape,
+                q,
+                k,
+                v,
+                mask,
+                scale,
+            };
+            call.run(isa, &mut scores, &mut mixed);
+        });
+        assert_eq!(asked, 0, "attention, {}", isa.name());
+    }
+}
