@@ -16,6 +16,7 @@ pub enum Outcome {
     NotFound,
     TooLarge,
     Residency,
+    RateLimited,
     QueueFull,
     Draining,
     Starting,

@@ -32,7 +32,7 @@ fn bench_with(threads: usize, there: usize) -> Bench {
         threads,
     };
     let serving = Serving::new();
-    let queue = Queue::new(bounds, serving.clone(), metrics.clone());
+    let queue = Queue::new(bounds, Rules::default(), serving.clone(), metrics.clone());
     let engine = Engine::start(&queue, there, &metrics).unwrap();
     Bench {
         slot: slot_with("m", 1, model.clone()),
@@ -52,6 +52,8 @@ impl Bench {
             slot,
             inputs,
             outputs: Vec::new(),
+            payer: Payer::of(&"acme".parse().unwrap()),
+            level: None,
             flight,
             span,
             waiting,

@@ -51,6 +51,7 @@ pub(in super::super) async fn obtain(
         began: clock::instant(),
         way: None,
     };
+    door.parts.rates.take(question.payer, end.began)?;
     let (landed, origin) = first(door, question, terms, span).await?;
     end.way = Some(way(question, &landed, origin));
     drop(end);

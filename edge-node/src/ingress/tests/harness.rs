@@ -15,6 +15,7 @@ use runtime::https::{PlainListener, serve_plain};
 use runtime::lifecycle::Lifecycle;
 use tokio::sync::mpsc;
 
+use crate::batch::Rules;
 use crate::batch::board::Bounds;
 use crate::cache::CacheConfig;
 use crate::engine::Engine;
@@ -123,7 +124,7 @@ impl Node {
             folder: folder.path().to_owned(),
         };
         let results = Results::open(&cache, &metrics);
-        let queue = Queue::new(bounds, serving.clone(), metrics.clone());
+        let queue = Queue::new(bounds, Rules::default(), serving.clone(), metrics.clone());
         let engine = Engine::start(&queue, bounds.threads, &metrics).unwrap();
         let (gossip, heard) = Gossip::channel();
         let draining = CancellationToken::new();
@@ -131,6 +132,7 @@ impl Node {
             node: "eu-fra/n1".parse().unwrap(),
             serving: serving.clone(),
             results,
+            rates: rate::Rates::default(),
             queue,
             gossip,
             metrics,
