@@ -156,7 +156,7 @@ impl Queue {
             Ok(()) => self.shared.changed.notify_one(),
             Err((why, order)) => order.flight.refuse(why.into()),
         }
-        dismiss(dead);
+        self.dismiss(dead);
     }
 
     /// Blocks engine thread `thread` until there is something to run; `None` when draining and all is done.
@@ -169,7 +169,7 @@ impl Queue {
             self.tell(&desk.board);
             if !dead.is_empty() {
                 drop(desk);
-                dismiss(dead);
+                self.dismiss(dead);
                 if let Next::Run(items) = next {
                     return Some(Work::Batch(Batch::new(items, now)));
                 }
@@ -267,6 +267,14 @@ impl Queue {
         }
     }
 
+    /// Tells those who may still listen why their order was not run.
+    fn dismiss(&self, dead: Vec<Order>) {
+        for order in dead {
+            self.shared.metrics.queue_lost.inc();
+            order.flight.dismiss();
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Desk> {
         self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -276,13 +284,6 @@ impl Queue {
             .metrics
             .queued
             .set(i64::try_from(board.requests()).unwrap_or(i64::MAX));
-    }
-}
-
-/// Tells those who may still listen why their order was not run.
-fn dismiss(dead: Vec<Order>) {
-    for order in dead {
-        order.flight.dismiss();
     }
 }
 

@@ -89,7 +89,7 @@ impl Gain {
             return Plan::ALONE;
         }
         let good = |at: &usize| known[*at] * 100 <= best * WORSE_PERCENT_MAX;
-        let preferred = joined().filter(good).next_back().unwrap_or(largest);
+        let preferred = joined().rfind(good).unwrap_or(largest);
         let rows = if preferred == largest || retries {
             rows_max
         } else {

@@ -40,7 +40,7 @@ proptest! {
         let names = TENANTS.iter().zip(&tenants);
         let weights = names.map(|(name, (weight, ..))| (payer(name), *weight)).collect();
         let (mut now, mut board) = (start(), Board::new(large(), weights));
-        let (mut waiting, mut ran) = ([0_usize; 4], [0_usize; 4]);
+        let (mut waiting, mut ran) = ([0_usize; 4], [0_u32; 4]);
         for _ in 0..1_500 {
             for (at, (_, rows, heap)) in tenants.iter().enumerate() {
                 for _ in waiting[at]..10 + heap {
@@ -52,13 +52,13 @@ proptest! {
             let Next::Run(batch) = board.take(0, now, &mut Vec::new()) else { panic!("orders wait") };
             for item in batch {
                 waiting[item.job.name] -= 1;
-                ran[item.job.name] += item.rows;
+                ran[item.job.name] += u32::try_from(item.rows).unwrap();
                 now += item.cost;
             }
         }
-        let (all, weights): (usize, u32) = (ran.iter().sum(), tenants.iter().map(|t| t.0).sum());
+        let (all, weights): (u32, u32) = (ran.iter().sum(), tenants.iter().map(|t| t.0).sum());
         for (at, (weight, ..)) in tenants.iter().enumerate() {
-            let share = ran[at] as f64 / all as f64;
+            let share = f64::from(ran[at]) / f64::from(all);
             let due = f64::from(*weight) / f64::from(weights);
             prop_assert!((share / due - 1.0).abs() < 0.1, "{}: {share} instead of {due}", TENANTS[at]);
         }
@@ -83,7 +83,7 @@ proptest! {
                 let wait = RISE * u32::try_from(level(priority).place()).unwrap();
                 left.insert(100 + n, now + wait + 2 * RISE);
             }
-            for _ in flood..20 {
+            while flood < 20 {
                 let mut first = order("a", 0, 8, now);
                 (first.level, first.job.name) = (level(1), 0);
                 push(&mut board, first).unwrap();
@@ -123,22 +123,22 @@ impl Dice {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+        f64::from(u32::try_from((z ^ (z >> 31)) >> 32).unwrap()) / f64::from(u32::MAX)
     }
     /// Gaps of a Poisson stream, or times of work, with this mean.
     fn wait(&mut self, mean: Duration) -> Duration {
-        mean.mul_f64(-(1.0 - self.roll()).ln())
+        mean.mul_f64(-(1.0 - self.roll()).max(1e-9).ln())
     }
 }
 
 /// What came of a simulated stretch of load.
 #[derive(Debug, Default)]
 struct Tally {
-    offered: usize,
-    admitted: usize,
-    in_time: usize,
-    late: usize,
-    expired: usize,
+    offered: u32,
+    admitted: u32,
+    in_time: u32,
+    late: u32,
+    expired: u32,
     good: Duration,
 }
 
@@ -169,10 +169,10 @@ fn overload(seed: u64, load: f64, bias: f64, deadline: Duration) -> Tally {
         }
         let mut dead = Vec::new();
         if now == arrival {
-            let mut order = order(TENANTS[tally.offered % 3], 0, 1, now);
+            let mut order = order(TENANTS[usize::from(dice.roll() < 0.5)], 0, 1, now);
             (order.rows_max, order.cost, order.job.deadline) = (1, expected, now + deadline);
-            tally.offered += usize::from(counts);
-            tally.admitted += usize::from(board.push(order, &mut dead).is_ok() && counts);
+            tally.offered += u32::from(counts);
+            tally.admitted += u32::from(board.push(order, &mut dead).is_ok() && counts);
             arrival += dice.wait(gap);
             (0..2)
                 .filter(|t| std::mem::take(&mut idle[*t]))
@@ -180,8 +180,8 @@ fn overload(seed: u64, load: f64, bias: f64, deadline: Duration) -> Tally {
         } else if let Some(t) = free {
             for item in threads[t].1.drain(..).filter(|_| counts) {
                 let good = item.job.deadline >= now;
-                tally.in_time += usize::from(good);
-                tally.late += usize::from(!good);
+                tally.in_time += u32::from(good);
+                tally.late += u32::from(!good);
                 tally.good += expected.mul_f64(if good { bias } else { 0.0 });
             }
             match board.take(t, now, &mut dead) {
@@ -196,7 +196,7 @@ fn overload(seed: u64, load: f64, bias: f64, deadline: Duration) -> Tally {
                 Next::Wait(_) => idle[t] = true,
             }
         }
-        tally.expired += dead.len() * usize::from(counts);
+        tally.expired += if counts { u32::try_from(dead.len()).unwrap() } else { 0 };
     }
 }
 
@@ -214,7 +214,7 @@ fn overload_costs_refusals_and_not_answers() {
         ] {
             let tally = overload(seed, load, bias, MS * deadline);
             let goodput = tally.good.as_secs_f64() / 10.0;
-            let kept = tally.in_time as f64 / (tally.in_time + tally.late + tally.expired) as f64;
+            let kept = f64::from(tally.in_time) / f64::from(tally.in_time + tally.late + tally.expired);
             let told =
                 format!("seed {seed}, {load}x, runs {bias}x, {deadline} ms: goodput {goodput:.3}, kept {kept:.4}");
             eprintln!("{told}");
