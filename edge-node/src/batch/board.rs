@@ -17,6 +17,7 @@
 //! Invariant: rows of one model and bytes of all never exceed their bounds, and nobody is taken after the deadline or
 //! after everyone who wanted the answer has gone.
 
+mod door;
 mod thread;
 
 use std::collections::{BTreeSet, HashMap};
@@ -35,9 +36,6 @@ const SWEEP_EVERY: Duration = Duration::from_millis(5);
 
 /// Company is waited for only where the work that comes would keep this share of the threads busy.
 const COMPANY_LOAD: f64 = 0.5;
-
-/// An idle board that refuses for its estimates alone lets one order in after this long, to measure anew.
-const PROBE_AFTER: Duration = Duration::from_secs(1);
 
 /// What the board must know of a job it holds.
 pub trait Job {
@@ -202,22 +200,6 @@ impl<J: Job> Board<J> {
     pub fn occupy(&mut self, thread: usize, until: Instant) {
         self.threads[thread].until = Some(until);
     }
-    /// Probable time until all that waits now has started.
-    #[must_use]
-    pub fn wait(&self, now: Instant) -> Duration {
-        self.behind(self.accounts.backlog(), now)
-    }
-    /// Probable time until something behind `ahead` would start.
-    fn behind(&self, ahead: Duration, now: Instant) -> Duration {
-        let busy = || self.threads.iter().filter_map(|thread| thread.until);
-        if ahead.is_zero() && busy().count() < self.bounds.threads {
-            return Duration::ZERO;
-        }
-        let running: Duration = busy().map(|until| until.saturating_duration_since(now)).sum();
-        let threads = u32::try_from(self.bounds.threads).unwrap_or(u32::MAX).max(1);
-        (running + ahead) / threads
-    }
-
     /// Queues `item`, or hands it back with the reason. Jobs that died waiting make room first; they come back in `dead`.
     pub fn push(&mut self, mut item: Item<J>, dead: &mut Vec<J>) -> Result<(), (Refused, J)> {
         let now = item.pushed;
@@ -243,29 +225,6 @@ impl<J: Job> Board<J> {
         }
         self.admit(item);
         Ok(())
-    }
-
-    /// When `item` would be done, where that is too late.
-    fn misses(&self, item: &Item<J>) -> Option<Duration> {
-        let now = item.pushed;
-        let budget = item.job.deadline().saturating_duration_since(now);
-        let spare = budget.checked_sub(item.cost);
-        let fits = |wait: Duration| spare.is_some_and(|spare| wait <= spare.mul_f64(self.accounts.trust(item.payer)));
-        // Most orders fit behind everybody of their level; only for the others shares are counted.
-        if fits(self.behind(self.accounts.ahead_at_most(item.level), now)) {
-            return None;
-        }
-        let wait = self.behind(self.accounts.ahead(item.payer, item.level, item.cost), now);
-        (!fits(wait)).then_some(wait + item.cost)
-    }
-
-    /// Whether an order that estimates forbid is let in: estimates learn from runs only.
-    fn probes(&mut self, now: Instant) -> bool {
-        if !self.waiting.is_empty() || self.idle() == 0 {
-            return false;
-        }
-        let since = *self.refusing.get_or_insert(now);
-        now.saturating_duration_since(since) >= PROBE_AFTER
     }
 
     fn admit(&mut self, item: Item<J>) {
@@ -362,11 +321,6 @@ impl<J: Job> Board<J> {
             self.accounts.late(item.payer, item.pushed, now);
         }
         late
-    }
-
-    fn has_room(&self, item: &Item<J>) -> bool {
-        let rows = self.rows.get(&item.lane.model).copied().unwrap_or(0);
-        rows + item.rows <= self.bounds.rows_max && self.bytes + item.bytes <= self.bounds.bytes_max
     }
 
     /// Ends the forming of an order.
