@@ -22,6 +22,7 @@ use crate::batch::Queue;
 use crate::cache::Results;
 use crate::config::NodeConfig;
 use crate::engine::Engine;
+use crate::ingress::rate::Rates;
 use crate::ingress::{self, Ingress};
 use crate::metrics::Metrics;
 use crate::release::EngineLoader;
@@ -112,12 +113,13 @@ impl App {
         let (serving, lifecycle, draining) = (Serving::new(), Lifecycle::new(), CancellationToken::new());
         let (gossip, heard) = Gossip::channel();
         let results = Results::open(&config.cache, &metrics);
-        let queue = Queue::new(config.bounds, serving.clone(), metrics.clone());
+        let queue = Queue::new(config.bounds, config.rules.clone(), serving.clone(), metrics.clone());
         let engine = Engine::start(&queue, config.bounds.threads, &metrics).map_err(failed("start engine threads"))?;
         let service = Ingress::new(ingress::Parts {
             node,
             serving: serving.clone(),
             results: results.clone(),
+            rates: Rates::new(config.rates.clone()),
             queue,
             gossip,
             metrics,

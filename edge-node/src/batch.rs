@@ -1,16 +1,22 @@
 //! Joins requests into runs: a bounded queue in front of the engine's threads.
 //!
-//! [`board`] decides, [`join`] puts rows together and takes them apart, [`share`] divides a large run among idle threads, and this
+//! [`board`] decides ([`ranks`], [`accounts`], [`demand`] and [`gain`] are what it decides by, [`class`] what operators may ask for), [`join`] puts rows together and takes them apart, [`share`] divides a large run among idle threads, and this
 //! module holds the lock, the wake-up and the clock readings around them. Nothing here runs a model: [`crate::engine`] takes from the queue.
 
+pub mod accounts;
 pub mod board;
+pub mod class;
+pub mod demand;
+pub mod gain;
 pub mod join;
+pub mod ranks;
 pub mod share;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use proto::ids::ModelName;
 use proto::oip::Tensor;
 use runtime::clock;
 use tracing::Span;
@@ -18,7 +24,10 @@ use tracing::Span;
 use crate::cache::flight::{Flight, Refusal};
 use crate::metrics::Metrics;
 use crate::serving::{ModelSlot, Serving};
+use accounts::Payer;
 use board::{Board, Bounds, Item, Job, LaneId, Next};
+use class::{Class, Level};
+use gain::Plan;
 use share::Share;
 
 /// One request on its way to the engine.
@@ -30,6 +39,10 @@ pub struct Order {
     pub inputs: Arc<Vec<Tensor>>,
     /// Outputs that are wanted; empty for all.
     pub outputs: Vec<String>,
+    /// Whose time it takes.
+    pub payer: Payer,
+    /// What the client asks for; `None` leaves it to the model's class.
+    pub level: Option<Level>,
     /// Whom to tell.
     pub flight: Flight,
     /// The request's span, parent of what happens here.
@@ -74,6 +87,15 @@ pub enum Work {
     Share(Arc<Share>),
 }
 
+/// What an operator says of models and tenants.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// Models that are not of the class [`Class::Standard`].
+    pub classes: HashMap<ModelName, Class>,
+    /// Shares of tenants; 1 for all others.
+    pub weights: HashMap<Payer, u32>,
+}
+
 /// The queue between ingress and engine threads. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Queue {
@@ -92,6 +114,8 @@ struct Desk {
 struct Shared {
     desk: Mutex<Desk>,
     changed: Condvar,
+    linger: Duration,
+    classes: HashMap<ModelName, Class>,
     serving: Serving,
     metrics: Metrics,
 }
@@ -99,22 +123,30 @@ struct Shared {
 impl Queue {
     /// An empty queue.
     #[must_use]
-    pub fn new(bounds: Bounds, serving: Serving, metrics: Metrics) -> Self {
-        let board = Board::new(bounds);
+    pub fn new(bounds: Bounds, rules: Rules, serving: Serving, metrics: Metrics) -> Self {
+        let board = Board::new(bounds, rules.weights);
         let shares = VecDeque::new();
         Self {
             shared: Arc::new(Shared {
                 desk: Mutex::new(Desk { board, shares }),
                 changed: Condvar::new(),
+                linger: bounds.linger,
+                classes: rules.classes,
                 serving,
                 metrics,
             }),
         }
     }
 
+    /// What requests of `model` get that do not ask for anything else.
+    #[must_use]
+    pub fn class(&self, model: &ModelName) -> Class {
+        self.shared.classes.get(model).copied().unwrap_or_default()
+    }
+
     /// Queues `order` or refuses it at once. Whoever waits on its flight learns which.
     pub fn push(&self, order: Order) {
-        let item = weigh(order, clock::instant());
+        let item = self.weigh(order, clock::instant());
         let mut dead = Vec::new();
         let mut desk = self.lock();
         let refused = desk.board.push(item, &mut dead);
@@ -124,7 +156,7 @@ impl Queue {
             Ok(()) => self.shared.changed.notify_one(),
             Err((why, order)) => order.flight.refuse(why.into()),
         }
-        dismiss(dead);
+        self.dismiss(dead);
     }
 
     /// Blocks engine thread `thread` until there is something to run; `None` when draining and all is done.
@@ -137,7 +169,7 @@ impl Queue {
             self.tell(&desk.board);
             if !dead.is_empty() {
                 drop(desk);
-                dismiss(dead);
+                self.dismiss(dead);
                 if let Next::Run(items) = next {
                     return Some(Work::Batch(Batch::new(items, now)));
                 }
@@ -202,6 +234,47 @@ impl Queue {
         self.lock().board.wait(clock::instant())
     }
 
+    /// What `order` costs, where it queues, and with whom it may share a run.
+    fn weigh(&self, order: Order, pushed: Instant) -> Item<Order> {
+        let slot = &order.slot;
+        let class = self.class(&slot.release.model);
+        let signature = join::signature_of(&slot.manifest, &order.inputs);
+        let joinable = signature.is_some_and(join::is_joinable);
+        let rows = if joinable { join::rows(&order.inputs) } else { 1 };
+        let plan = if joinable {
+            slot.pace.gain.plan(slot.rows_max())
+        } else {
+            Plan::ALONE
+        };
+        let budget = order.flight.deadline().saturating_duration_since(pushed);
+        let delays = [self.shared.linger, class.delay_max(), budget / 5, plan.company];
+        let lane = LaneId {
+            model: slot.manifest_id,
+            join: join::key(&slot.weights, &order.inputs),
+        };
+        let factor = u32::try_from(rows).unwrap_or(u32::MAX);
+        Item {
+            lane,
+            rows,
+            rows_max: plan.rows_max,
+            bytes: order.inputs.iter().map(|t| t.data.len()).sum(),
+            cost: Duration::from_micros(slot.pace.row_us()).saturating_mul(factor),
+            payer: order.payer,
+            level: order.level.unwrap_or(class.level()),
+            delay: delays.into_iter().min().unwrap_or_default(),
+            pushed,
+            job: order,
+        }
+    }
+
+    /// Tells those who may still listen why their order was not run.
+    fn dismiss(&self, dead: Vec<Order>) {
+        for order in dead {
+            self.shared.metrics.queue_lost.inc();
+            order.flight.dismiss();
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Desk> {
         self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -211,37 +284,6 @@ impl Queue {
             .metrics
             .queued
             .set(i64::try_from(board.requests()).unwrap_or(i64::MAX));
-    }
-}
-
-/// What `order` costs and with whom it may share a run.
-fn weigh(order: Order, pushed: Instant) -> Item<Order> {
-    let signature = join::signature_of(&order.slot.manifest, &order.inputs);
-    let joinable = signature.is_some_and(join::is_joinable);
-    let rows = if joinable { join::rows(&order.inputs) } else { 1 };
-    let rows_max = if joinable { order.slot.rows_max() } else { 1 };
-    let lane = LaneId {
-        model: order.slot.manifest_id,
-        join: join::key(&order.slot.weights, &order.inputs),
-    };
-    let bytes = order.inputs.iter().map(|t| t.data.len()).sum();
-    let factor = u32::try_from(rows).unwrap_or(u32::MAX);
-    let cost = Duration::from_micros(order.slot.pace.row_us()).saturating_mul(factor);
-    Item {
-        lane,
-        rows,
-        rows_max,
-        bytes,
-        cost,
-        pushed,
-        job: order,
-    }
-}
-
-/// Tells those who may still listen why their order was not run.
-fn dismiss(dead: Vec<Order>) {
-    for order in dead {
-        order.flight.dismiss();
     }
 }
 

@@ -1,5 +1,8 @@
 //! `node.toml` as written, and the configuration that cannot be wrong.
 
+mod rules;
+
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -11,8 +14,12 @@ use proto::limits::INFER_BODY_BYTES_MAX;
 use runtime::config::{ConfigError, relative_to};
 use runtime::telemetry::TelemetryFile;
 
+use crate::batch::Rules;
+use crate::batch::accounts::Payer;
 use crate::batch::board::Bounds;
 use crate::cache::CacheConfig;
+use crate::ingress::rate::Rate;
+use rules::{ClassesFile, TenantsFile};
 
 runtime::config_file! {
     /// What `node.toml` says. Paths are relative to the file.
@@ -35,6 +42,12 @@ runtime::config_file! {
         /// How requests are joined.
         #[serde(default)]
         pub batch: BatchFile = table,
+        /// What is promised of a model, where its clients do not say.
+        #[serde(default)]
+        pub classes: ClassesFile = table,
+        /// What single tenants may take.
+        #[serde(default)]
+        pub tenants: TenantsFile = table,
         /// What runs models.
         #[serde(default)]
         pub engine: EngineFile = table,
@@ -78,9 +91,10 @@ runtime::config_file! {
         pub queue_rows_max: usize = optional 1024,
         /// Input bytes of all models that may wait, from one request body (33554432) on.
         pub queue_bytes_max: usize = optional 268_435_456,
-        /// Longest wait for a fuller batch while a thread is idle, milliseconds, 0 to 50. With 0 requests are joined
-        /// only while all threads are busy; more trades latency for throughput.
-        pub linger_ms: u64 = optional 0,
+        /// Longest wait for a fuller batch while a thread is idle, milliseconds, 0 to 50; never more than a fifth of the time
+        /// until the deadline, and only while much comes and joining was measured to pay. With 0 requests are joined only
+        /// while all threads are busy.
+        pub linger_ms: u64 = optional 10,
     }
 
     /// What runs models.
@@ -119,7 +133,7 @@ impl Default for BatchFile {
         Self {
             queue_rows_max: 1_024,
             queue_bytes_max: 256 << 20,
-            linger_ms: 0,
+            linger_ms: 10,
         }
     }
 }
@@ -164,6 +178,10 @@ pub struct NodeConfig {
     pub cache: CacheConfig,
     /// Bounds of the queue, and the number of engine threads.
     pub bounds: Bounds,
+    /// What is said of single models and tenants.
+    pub rules: Rules,
+    /// How much tenants may ask that have a bound.
+    pub rates: HashMap<Payer, Rate>,
     /// Where variants may run that ask for ONNX Runtime.
     pub onnxruntime: Option<Library>,
     /// How long it says that it goes, and still answers.
@@ -210,6 +228,7 @@ impl NodeConfig {
         within("engine.threads", engine.threads, 0, 256)?;
         within("stop.notice-ms", stop.notice_ms, 0, 60_000)?;
         within("stop.grace-s", stop.grace_s, 1, 600)?;
+        let (rules, rates) = rules::checked(file.classes.clone(), file.tenants.clone())?;
         let data = relative_to(path, &file.data);
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if engine.threads == 0 { cores() } else { engine.threads };
@@ -240,6 +259,8 @@ impl NodeConfig {
                 linger: Duration::from_millis(batch.linger_ms),
                 threads,
             },
+            rules,
+            rates,
             onnxruntime: onnxruntime.transpose()?,
             notice: Duration::from_millis(stop.notice_ms),
             grace: Duration::from_secs(stop.grace_s),
@@ -262,8 +283,13 @@ fn library_at(path: &Path, threads: usize) -> Result<Library, ConfigError> {
     Ok(library.for_calls(NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN)))
 }
 
-fn within<N: PartialOrd + std::fmt::Display>(key: &'static str, found: N, min: N, max: N) -> Result<(), ConfigError> {
-    if found < min || found > max {
+fn within<N: PartialOrd + Copy + std::fmt::Display>(
+    key: &'static str,
+    found: N,
+    min: N,
+    max: N,
+) -> Result<(), ConfigError> {
+    if !(min..=max).contains(&found) {
         return Err(ConfigError::Value {
             key,
             reason: format!("is {found}, allowed is {min} to {max}"),

@@ -1,7 +1,7 @@
 //! The door: HTTP requests in, answers out, in this order and no other:
 //!
 //! ```text
-//!   head -> authenticate -> residency fence -> deadline -> bounded body -> decode and check against the signature
+//!   head -> authenticate -> residency fence -> rate -> deadline -> bounded body -> decode and check against the signature
 //!        -> cache -> coalesce -> queue -> (engine threads) -> encode
 //! ```
 //! Each step is a module; `infer` has those that all protocols share, `rest` and `grpc` walk
@@ -25,6 +25,7 @@ mod metadata;
 mod model_config;
 mod model_stats;
 mod openapi;
+pub mod rate;
 mod reply;
 mod rest;
 mod route;
@@ -66,6 +67,8 @@ pub struct Parts {
     pub serving: Serving,
     /// Answers of before.
     pub results: Results,
+    /// How much tenants may ask.
+    pub rates: rate::Rates,
     /// The way to the engine.
     pub queue: Queue,
     /// Takes what routers have seen to sync.

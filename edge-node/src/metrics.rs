@@ -16,6 +16,7 @@ pub enum Outcome {
     NotFound,
     TooLarge,
     Residency,
+    RateLimited,
     QueueFull,
     Draining,
     Starting,
@@ -107,6 +108,8 @@ pub struct Metrics {
     pub queued: Gauge,
     /// Time in the queue, of those that were run.
     pub queue_wait: Histogram,
+    /// Orders that left the queue without a run: their time was over or their clients had gone.
+    pub queue_lost: Counter,
     /// Time of one run.
     pub exec: Histogram,
     /// Rows of one run.
@@ -132,6 +135,7 @@ impl Metrics {
             cache: Counts::of(&cache, CacheUse::ALL, |cache| Origin { cache }),
             queued: Gauge::default(),
             queue_wait: seconds(),
+            queue_lost: Counter::default(),
             exec: seconds(),
             batch_rows: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
             batch_retries: Counter::default(),
@@ -151,6 +155,11 @@ impl Metrics {
             "edge_queue_wait_seconds",
             "Time in the queue of requests that were run",
             m.queue_wait,
+        );
+        registry.register(
+            "edge_queue_lost",
+            "Requests that left the queue without a run: too late, or nobody waited",
+            m.queue_lost,
         );
         registry.register("edge_exec_seconds", "Time of one run of a model", m.exec);
         registry.register("edge_batch_rows", "Rows of one run of a model", m.batch_rows);
@@ -200,6 +209,7 @@ mod tests {
                 "edge_answers counter",
                 "edge_queue_requests gauge",
                 "edge_queue_wait_seconds histogram",
+                "edge_queue_lost counter",
                 "edge_exec_seconds histogram",
                 "edge_batch_rows histogram",
                 "edge_batch_retries counter",

@@ -24,6 +24,7 @@ use proto::manifest::{Manifest, Variant};
 use proto::region_state::{RegionInfo, Tenant};
 use tokio::sync::mpsc;
 
+use crate::batch::gain::Gain;
 use crate::engine::Model;
 use crate::ingress::statistics::{Runs, Statistics};
 
@@ -87,7 +88,7 @@ impl ModelSlot {
         model: Arc<dyn Model>,
     ) -> Option<Self> {
         let weights = manifest.file(&variant.file)?.blake3;
-        let pace = Pace::starting_at(variant.measured.row_us);
+        let pace = Pace::starting_at(variant.measured.row_us, variant.measured.rows8_us);
         let (release, pipeline) = (manifest.release(), manifest.pipeline_digest());
         let label = HeaderValue::try_from(format!("{release} {manifest_id}")).ok()?;
         Some(Self {
@@ -128,15 +129,18 @@ impl std::fmt::Debug for ModelSlot {
 pub struct Pace {
     row_us: AtomicU64,
     runs: Mutex<Runs>,
+    /// What joining rows gives.
+    pub gain: Gain,
 }
 
 impl Pace {
-    /// Starts from a published measurement.
+    /// Starts from published measurements: of one row, and of eight in one run (0 where there is none), microseconds.
     #[must_use]
-    pub fn starting_at(row_us: u32) -> Self {
+    pub fn starting_at(row_us: u32, rows8_us: u32) -> Self {
         Self {
             row_us: AtomicU64::new(u64::from(row_us)),
             runs: Mutex::default(),
+            gain: Gain::starting_at(row_us, rows8_us),
         }
     }
     /// Present estimate of one row, microseconds.
@@ -147,7 +151,9 @@ impl Pace {
     /// Learns from a run of `rows` rows: an eighth of the difference each time. Two threads that learn at once may
     /// lose one of both readings, which a moving average does not mind.
     pub fn learn(&self, rows: usize, run_us: u64) {
-        self.lock().add(rows, Duration::from_micros(run_us));
+        let run = Duration::from_micros(run_us);
+        self.lock().add(rows, run);
+        self.gain.learn(rows, run);
         let rows = u64::try_from(rows).unwrap_or(u64::MAX).max(1);
         let (old, seen) = (self.row_us(), run_us / rows);
         self.row_us.store((old * 7 + seen).div_ceil(8), Ordering::Relaxed);
@@ -237,7 +243,7 @@ mod tests {
 
     #[test]
     fn the_pace_moves_towards_what_is_measured_here() {
-        let pace = Pace::starting_at(1_000);
+        let pace = Pace::starting_at(1_000, 0);
         for _ in 0..64 {
             pace.learn(4, 400);
         }

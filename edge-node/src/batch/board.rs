@@ -1,23 +1,41 @@
 //! Who waits, who runs next, who is refused: plain decisions over plain data.
 //!
 //! ```text
-//!   push --> lane: same model, same shapes beyond axis 0 --+
-//!   push --> lane                                          +--> take: the ripe lane whose head is oldest
-//!   push --> lane                                          |    joins rows up to the lane's bound
+//!            lane: same model, same shapes beyond axis 0
+//!   push --> forms, while waiting for company pays --> ready --> take: first by level, share and age (`ranks`),
+//!                 \__________ may be taken along ____________/        and whoever may share its run
 //! ```
-//! A lane is ripe when it holds a full batch, when its head has lingered long enough, or when waiting longer would cost
-//! somebody the deadline. While every engine thread is busy nothing is taken, so batches grow by themselves under load
-//! and a lone request on an idle node never waits for company unless `linger` says so.
+//! An order forms for its `delay` at most, and only while so much work comes that joining will be needed: a lone request on an idle node
+//! never waits. A full lane is ready at once. While every engine thread is busy nothing is taken, so batches grow by themselves
+//! under load, and who comes before a batch leaves may still join it.
+//!
+//! What cannot be done by its deadline is refused at the door, by the work ahead of its place in the line; what came in and will
+//! not make it after all is dropped when its turn comes.
 //!
 //! This module has no clock, lock or thread: [`super::Queue`] puts them around it.
 //!
 //! Invariant: rows of one model and bytes of all never exceed their bounds, and nobody is taken after the deadline or
 //! after everyone who wanted the answer has gone.
 
-use std::collections::{HashMap, VecDeque};
+mod door;
+mod thread;
+
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use proto::ids::ContentHash;
+
+use super::accounts::{Accounts, Payer};
+use super::class::Level;
+use super::demand::Demand;
+use super::ranks::{RISEN_EVERY, Ranks, Seq};
+use thread::Thread;
+
+/// The dead are looked for at most this often; each is found at its turn anyway.
+const SWEEP_EVERY: Duration = Duration::from_millis(5);
+
+/// Company is waited for only where the work that comes would keep this share of the threads busy.
+const COMPANY_LOAD: f64 = 0.5;
 
 /// What the board must know of a job it holds.
 pub trait Job {
@@ -34,7 +52,7 @@ pub struct Bounds {
     pub rows_max: usize,
     /// Input bytes of all models that may wait.
     pub bytes_max: usize,
-    /// Longest wait for a fuller batch while a thread is idle.
+    /// Longest wait for a fuller batch while a thread is idle; a model's class may set less.
     pub linger: Duration,
     /// Engine threads that take from the board.
     pub threads: usize,
@@ -62,6 +80,12 @@ pub struct Item<J> {
     pub bytes: usize,
     /// How long it will probably run alone.
     pub cost: Duration,
+    /// Whose time it takes.
+    pub payer: Payer,
+    /// Where it queues among others.
+    pub level: Level,
+    /// Longest wait for company; zero where joining does not pay.
+    pub delay: Duration,
     /// When it came.
     pub pushed: Instant,
     /// The job.
@@ -96,186 +120,275 @@ pub enum Next<J> {
     Wait(Option<Instant>),
 }
 
+/// A job that waits.
+#[derive(Debug)]
+struct Waiting<J> {
+    item: Item<J>,
+    /// Until when it forms; `None` once it is ready.
+    forms: Option<Instant>,
+}
+
+/// Jobs that may share a run.
+#[derive(Debug, Default)]
+struct Lane {
+    ranks: Ranks,
+    rows: usize,
+}
+
 /// Jobs that wait.
 #[derive(Debug)]
 pub struct Board<J> {
     bounds: Bounds,
-    lanes: HashMap<LaneId, VecDeque<Item<J>>>,
+    waiting: HashMap<Seq, Waiting<J>>,
+    next: Seq,
+    lanes: HashMap<LaneId, Lane>,
+    ready: Ranks,
+    forming: BTreeSet<(Instant, Seq)>,
     rows: HashMap<ContentHash, usize>,
     bytes: usize,
-    requests: usize,
-    backlog: Duration,
-    busy_until: Vec<Option<Instant>>,
+    accounts: Accounts,
+    demand: Demand,
+    threads: Vec<Thread>,
+    swept: Option<Instant>,
+    refusing: Option<Instant>,
+    runs: u64,
     draining: bool,
 }
 
 impl<J: Job> Board<J> {
-    /// An empty board.
+    /// An empty board. Tenants without a weight have 1.
     #[must_use]
-    pub fn new(bounds: Bounds) -> Self {
-        let busy_until = vec![None; bounds.threads];
-        let (lanes, rows) = (HashMap::new(), HashMap::new());
+    pub fn new(bounds: Bounds, weights: HashMap<Payer, u32>) -> Self {
         Self {
             bounds,
-            lanes,
-            rows,
+            waiting: HashMap::new(),
+            next: 0,
+            lanes: HashMap::new(),
+            ready: Ranks::default(),
+            forming: BTreeSet::new(),
+            rows: HashMap::new(),
             bytes: 0,
-            requests: 0,
-            backlog: Duration::ZERO,
-            busy_until,
+            accounts: Accounts::new(weights),
+            demand: Demand::default(),
+            threads: (0..bounds.threads).map(|_| Thread::default()).collect(),
+            swept: None,
+            refusing: None,
+            runs: 0,
             draining: false,
         }
     }
     /// Requests that wait.
     #[must_use]
     pub fn requests(&self) -> usize {
-        self.requests
+        self.waiting.len()
     }
     /// Whether [`Board::drain`] was called.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining
     }
-    /// Takes no more; what waits is ripe at once.
+    /// Takes no more; what waits is ready at once.
     pub fn drain(&mut self) {
         self.draining = true;
     }
     /// Threads that nothing occupies.
     #[must_use]
     pub fn idle(&self) -> usize {
-        self.busy_until.iter().filter(|until| until.is_none()).count()
+        self.threads.iter().filter(|thread| thread.until.is_none()).count()
     }
     /// Has `thread` count as busy until then, with what the board did not give it.
     pub fn occupy(&mut self, thread: usize, until: Instant) {
-        self.busy_until[thread] = Some(until);
+        self.threads[thread].until = Some(until);
     }
-    /// Probable time until a job pushed now would start.
-    #[must_use]
-    pub fn wait(&self, now: Instant) -> Duration {
-        let busy = || self.busy_until.iter().flatten();
-        if self.requests == 0 && busy().count() < self.bounds.threads {
-            return Duration::ZERO;
-        }
-        let running: Duration = busy().map(|until| until.saturating_duration_since(now)).sum();
-        let threads = u32::try_from(self.bounds.threads).unwrap_or(u32::MAX).max(1);
-        (running + self.backlog) / threads
-    }
-
     /// Queues `item`, or hands it back with the reason. Jobs that died waiting make room first; they come back in `dead`.
-    pub fn push(&mut self, item: Item<J>, dead: &mut Vec<J>) -> Result<(), (Refused, J)> {
+    pub fn push(&mut self, mut item: Item<J>, dead: &mut Vec<J>) -> Result<(), (Refused, J)> {
         let now = item.pushed;
+        self.demand.note(item.cost, now);
         if self.draining {
             return Err((Refused::Draining, item.job));
         }
         if item.rows > self.bounds.rows_max || item.bytes > self.bounds.bytes_max {
             return Err((Refused::TooLarge, item.job));
         }
-        if !self.has_room(&item) {
-            self.bury(now, dead);
+        if !self.has_room(&item) || self.misses(&item).is_some() {
+            self.sweep(now, dead);
         }
-        let wait = self.wait(now);
         if !self.has_room(&item) {
+            let wait = self.wait(now);
             return Err((Refused::Full { wait }, item.job));
         }
-        if now + wait + item.cost > item.job.deadline() {
-            return Err((Refused::Unmeetable { wait: wait + item.cost }, item.job));
+        if let Some(wait) = self.misses(&item) {
+            if !self.probes(now) {
+                return Err((Refused::Unmeetable { wait }, item.job));
+            }
+            item.cost = Duration::ZERO; // nobody knows: that is why it may run
         }
+        self.admit(item);
+        Ok(())
+    }
+
+    fn admit(&mut self, item: Item<J>) {
+        let (seq, now) = (self.next, item.pushed);
+        self.next += 1;
         *self.rows.entry(item.lane.model).or_default() += item.rows;
         self.bytes += item.bytes;
-        self.requests += 1;
-        self.backlog += item.cost;
-        self.lanes.entry(item.lane).or_default().push_back(item);
-        Ok(())
+        self.accounts.came(item.payer, item.level, item.cost);
+        let lane = self.lanes.entry(item.lane).or_default();
+        lane.ranks.add(item.level, item.payer, seq, now, &self.accounts);
+        lane.rows += item.rows;
+        let full = lane.rows >= item.rows_max;
+        let company: Vec<Seq> = match full && lane.rows - item.rows < item.rows_max {
+            true => lane.ranks.iter().filter(|other| *other != seq).collect(),
+            false => Vec::new(),
+        };
+        company.into_iter().for_each(|other| self.ripen(other));
+        let threads = f64::from(u32::try_from(self.bounds.threads).unwrap_or(u32::MAX));
+        let alone = item.delay.is_zero() || self.demand.threads(now) < COMPANY_LOAD * threads;
+        let forms = (!full && !alone && !self.draining).then(|| {
+            let latest = item.job.deadline().checked_sub(item.cost).unwrap_or(now);
+            latest.min(now + item.delay)
+        });
+        match forms {
+            Some(until) => _ = self.forming.insert((until, seq)),
+            None => self.ready.add(item.level, item.payer, seq, now, &self.accounts),
+        }
+        self.waiting.insert(seq, Waiting { item, forms });
     }
 
     /// What engine thread `thread` should do at `now`. Jobs that died waiting come back in `dead`.
     pub fn take(&mut self, thread: usize, now: Instant, dead: &mut Vec<J>) -> Next<J> {
-        self.busy_until[thread] = None;
-        self.bury(now, dead);
-        let ripe = self.lanes.iter().filter(|(_, lane)| self.ripe_at(lane, now) <= now);
-        let Some((&id, _)) = ripe.min_by_key(|(_, lane)| lane.front().map(|head| head.pushed)) else {
-            return Next::Wait(self.lanes.values().map(|lane| self.ripe_at(lane, now)).min());
-        };
-        let batch = self.pop_batch(id);
-        let cost: Duration = batch.iter().map(|item| item.cost).sum();
-        self.busy_until[thread] = Some(now + cost);
-        Next::Run(batch)
-    }
-
-    fn has_room(&self, item: &Item<J>) -> bool {
-        let rows = self.rows.get(&item.lane.model).copied().unwrap_or(0);
-        rows + item.rows <= self.bounds.rows_max && self.bytes + item.bytes <= self.bounds.bytes_max
-    }
-
-    /// When `lane`, which is never empty, should run.
-    fn ripe_at(&self, lane: &VecDeque<Item<J>>, now: Instant) -> Instant {
-        let Some(head) = lane.front() else { return now };
-        let rows: usize = lane.iter().map(|item| item.rows).sum();
-        if self.draining || self.bounds.linger.is_zero() || rows >= head.rows_max {
-            return head.pushed;
+        self.threads[thread].settle(now, &mut self.accounts);
+        while let Some(&(until, seq)) = self.forming.first()
+            && (until <= now || self.draining)
+        {
+            self.ripen(seq);
         }
-        // The whole lane would run as one batch: everybody in it needs that long before the deadline.
-        let cost: Duration = lane.iter().map(|item| item.cost).sum();
-        let latest = lane
-            .iter()
-            .filter_map(|item| item.job.deadline().checked_sub(cost))
-            .min();
-        latest.unwrap_or(now).min(head.pushed + self.bounds.linger)
+        self.sweep(now, dead);
+        let risen = (self.runs % RISEN_EVERY == RISEN_EVERY - 1).then_some(now);
+        while let Some(seq) = self.ready.first(risen, &self.accounts) {
+            let Some(head) = self.withdraw(seq) else { break };
+            if self.is_lost(&head, now) {
+                dead.push(head.job);
+                continue;
+            }
+            let batch = self.fill(head, now, risen, dead);
+            self.runs += 1;
+            self.threads[thread].start(&batch, now);
+            self.refusing = None;
+            return Next::Run(batch);
+        }
+        Next::Wait(self.forming.first().map(|(until, _)| *until))
     }
 
-    fn pop_batch(&mut self, id: LaneId) -> Vec<Item<J>> {
-        let Some(mut lane) = self.lanes.remove(&id) else {
-            return Vec::new();
-        };
-        let (mut batch, mut rows) = (Vec::new(), 0);
-        while let Some(item) = lane.pop_front() {
-            if !batch.is_empty() && rows + item.rows > item.rows_max {
-                lane.push_front(item);
+    /// `head` and whoever may share its run without making anybody late, by rank.
+    fn fill(&mut self, head: Item<J>, now: Instant, risen: Option<Instant>, dead: &mut Vec<J>) -> Vec<Item<J>> {
+        let (id, rows_max) = (head.lane, head.rows_max);
+        let (mut rows, mut cost, mut due) = (head.rows, head.cost, head.job.deadline());
+        self.accounts.charge(head.payer, head.cost, true);
+        let mut batch = vec![head];
+        while rows < rows_max {
+            let lane = self.lanes.get_mut(&id);
+            let Some(seq) = lane.and_then(|lane| lane.ranks.first(risen, &self.accounts)) else {
+                break;
+            };
+            let item = &self.waiting[&seq].item;
+            let end = now + cost + item.cost;
+            let lives = item.job.wanted() && item.job.deadline() >= now + item.cost;
+            if lives && (rows + item.rows > rows_max || end > due.min(item.job.deadline())) {
                 break;
             }
-            rows += item.rows;
-            self.forget(item.lane.model, item.rows, item.bytes, item.cost);
+            let Some(item) = self.withdraw(seq) else { break };
+            if self.is_lost(&item, now) {
+                dead.push(item.job);
+                continue;
+            }
+            self.accounts.charge(item.payer, item.cost, false);
+            due = due.min(item.job.deadline());
+            (rows, cost) = (rows + item.rows, cost + item.cost);
             batch.push(item);
-        }
-        if !lane.is_empty() {
-            self.lanes.insert(id, lane);
         }
         batch
     }
 
-    /// Takes out everybody whose deadline has passed or whose clients have gone.
-    fn bury(&mut self, now: Instant, dead: &mut Vec<J>) {
-        let is_dead = |item: &Item<J>| !item.job.wanted() || item.job.deadline() <= now;
-        let mut lanes = std::mem::take(&mut self.lanes);
-        lanes.retain(|_, lane| {
-            if lane.iter().any(is_dead) {
-                for item in std::mem::take(lane) {
-                    if is_dead(&item) {
-                        self.forget(item.lane.model, item.rows, item.bytes, item.cost);
-                        dead.push(item.job);
-                    } else {
-                        lane.push_back(item);
-                    }
-                }
-            }
-            !lane.is_empty()
-        });
-        self.lanes = lanes;
+    /// Whether nobody would have anything of running `item` now.
+    fn is_lost(&mut self, item: &Item<J>, now: Instant) -> bool {
+        if !item.job.wanted() {
+            return true;
+        }
+        let deadline = item.job.deadline();
+        let late = deadline <= now || deadline < now + item.cost;
+        if late {
+            self.accounts.late(item.payer, item.pushed, now);
+        }
+        late
     }
 
-    fn forget(&mut self, model: ContentHash, rows: usize, bytes: usize, cost: Duration) {
-        if let Some(left) = self.rows.get_mut(&model) {
-            *left -= rows;
-            if *left == 0 {
-                self.rows.remove(&model);
+    /// Ends the forming of an order.
+    fn ripen(&mut self, seq: Seq) {
+        let Some(waiting) = self.waiting.get_mut(&seq) else {
+            return;
+        };
+        if let Some(until) = waiting.forms.take() {
+            self.forming.remove(&(until, seq));
+            let Item {
+                level, payer, pushed, ..
+            } = waiting.item;
+            self.ready.add(level, payer, seq, pushed, &self.accounts);
+        }
+    }
+
+    /// Takes an order out, wherever it stands.
+    fn withdraw(&mut self, seq: Seq) -> Option<Item<J>> {
+        let Waiting { item, forms } = self.waiting.remove(&seq)?;
+        match forms {
+            Some(until) => _ = self.forming.remove(&(until, seq)),
+            None => self.ready.remove(item.level, item.payer, seq, &self.accounts),
+        }
+        if let Some(lane) = self.lanes.get_mut(&item.lane) {
+            lane.ranks.remove(item.level, item.payer, seq, &self.accounts);
+            lane.rows -= item.rows;
+            if lane.ranks.is_empty() {
+                self.lanes.remove(&item.lane);
             }
         }
-        self.bytes -= bytes;
-        self.requests -= 1;
-        self.backlog = self.backlog.saturating_sub(cost);
+        if let Some(left) = self.rows.get_mut(&item.lane.model) {
+            *left -= item.rows;
+            if *left == 0 {
+                self.rows.remove(&item.lane.model);
+            }
+        }
+        self.bytes -= item.bytes;
+        self.accounts.left(item.payer, item.level, item.cost);
+        Some(item)
+    }
+
+    /// Takes out everybody whose deadline has passed or whose clients have gone.
+    fn sweep(&mut self, now: Instant, dead: &mut Vec<J>) {
+        let fresh = |swept: Instant| now.saturating_duration_since(swept) < SWEEP_EVERY;
+        if self.waiting.is_empty() || self.swept.is_some_and(fresh) {
+            return;
+        }
+        self.swept = Some(now);
+        let gone = |item: &Item<J>| !item.job.wanted() || item.job.deadline() <= now;
+        let lost: Vec<Seq> = self
+            .waiting
+            .iter()
+            .filter(|(_, w)| gone(&w.item))
+            .map(|(seq, _)| *seq)
+            .collect();
+        for seq in lost {
+            if let Some(item) = self.withdraw(seq) {
+                self.is_lost(&item, now);
+                dead.push(item.job);
+            }
+        }
     }
 }
 
 #[cfg(test)]
 #[path = "board/tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "board/simulation.rs"]
+mod simulation;

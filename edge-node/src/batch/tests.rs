@@ -32,7 +32,7 @@ fn bench_with(threads: usize, there: usize) -> Bench {
         threads,
     };
     let serving = Serving::new();
-    let queue = Queue::new(bounds, serving.clone(), metrics.clone());
+    let queue = Queue::new(bounds, Rules::default(), serving.clone(), metrics.clone());
     let engine = Engine::start(&queue, there, &metrics).unwrap();
     Bench {
         slot: slot_with("m", 1, model.clone()),
@@ -52,6 +52,8 @@ impl Bench {
             slot,
             inputs,
             outputs: Vec::new(),
+            payer: Payer::of(&"acme".parse().unwrap()),
+            level: None,
             flight,
             span,
             waiting,
@@ -209,4 +211,67 @@ async fn a_bad_row_in_a_share_fails_its_request_and_the_threads_go_on() {
         assert!(matches!(outcome, Err(Refusal::Input(_) | Refusal::Failed)));
         assert!(bench.order(&[1.0; 16], 10_000).outcome().await.is_ok());
     }
+}
+
+/// Notes when each row began: its first number says which.
+#[derive(Debug, Default)]
+struct Stopwatch(Mutex<Vec<(u32, Instant)>>);
+
+impl crate::engine::Model for Stopwatch {
+    fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, crate::engine::Fault> {
+        let now = clock::instant();
+        let rows = inputs[0].data.chunks_exact(8);
+        let names = rows.map(|row| u32::from_le_bytes(row[..4].try_into().unwrap()));
+        self.0.lock().unwrap().extend(names.map(|name| (name, now)));
+        std::thread::sleep(Duration::from_micros(200));
+        let mut outputs = inputs.to_vec();
+        outputs[0].name = "y".to_owned();
+        Ok(outputs)
+    }
+}
+
+/// Goal: nothing starts after its deadline. Method: 20,000 orders, more than two threads can run, with deadlines of
+/// up to 20 ms; the model itself reads the clock.
+#[tokio::test]
+async fn of_many_thousand_orders_none_starts_after_its_deadline() {
+    let metrics = Metrics::new(&mut runtime::metrics::Metrics::new());
+    let bounds = Bounds {
+        rows_max: 512,
+        bytes_max: 1 << 20,
+        linger: Duration::from_millis(10),
+        threads: 2,
+    };
+    let queue = Queue::new(bounds, Rules::default(), Serving::new(), metrics.clone());
+    let engine = Engine::start(&queue, bounds.threads, &metrics).unwrap();
+    let watch = Arc::new(Stopwatch::default());
+    let slot = slot_with("m", 1, watch.clone());
+    let (mut deadlines, mut waiters) = (HashMap::new(), Vec::new());
+    for n in 0..20_000_u16 {
+        let (flight, waiter) = alone(clock::instant() + Duration::from_micros(u64::from(n) * 7919 % 20_000));
+        deadlines.insert(f32::from(n).to_bits(), flight.deadline());
+        waiters.push(waiter);
+        queue.push(Order {
+            slot: Arc::clone(&slot),
+            inputs: Arc::new(vec![fp32("x", &[1, 2], &[f32::from(n), 0.0])]),
+            outputs: Vec::new(),
+            payer: Payer::of(&["a", "b", "c"][usize::from(n) % 3].parse().unwrap()),
+            level: Level::asked(u64::from(n % 6)),
+            flight,
+            span: Span::none(),
+            waiting: Span::none(),
+        });
+        if n % 16 == 0 {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+    let mut answered = 0;
+    for waiter in waiters {
+        answered += usize::from(waiter.outcome().await.is_ok());
+    }
+    engine.stop();
+    let began = std::mem::take(&mut *watch.0.lock().unwrap());
+    let late = |(name, at): &&(u32, Instant)| deadlines[name] < *at;
+    assert_eq!(began.iter().filter(late).count(), 0, "of {}", began.len());
+    assert_eq!(began.len(), answered);
+    assert!((1_000..20_000).contains(&answered), "{answered}");
 }

@@ -40,7 +40,7 @@ pub enum Refusal {
         wait: Duration,
     },
     /// Would be done too late.
-    #[error("it would take about {} ms, longer than the deadline allows", wait.as_millis())]
+    #[error("it would take about {} ms, longer than the deadline allows: allow more, or ask the router for another node", wait.as_millis())]
     Unmeetable {
         /// Probably until done.
         wait: Duration,

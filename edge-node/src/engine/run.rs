@@ -69,6 +69,9 @@ impl Place<'_> {
         let parts: Vec<&[Tensor]> = items.iter().map(|item| item.job.inputs.as_slice()).collect();
         let inputs = join::join(&parts);
         let began = clock::instant();
+        if items.iter().any(|item| item.job.deadline() <= began) {
+            return Err(items); // joining took somebody's last moment: the others run without
+        }
         let run = || self.rows(&slot, &inputs, total);
         // The engine's own span has one parent: the first request's trace shows the inside of the run for all of them.
         let ran = spans.first().map_or_else(run, |span| span.in_scope(run));
@@ -87,12 +90,12 @@ impl Place<'_> {
     /// Runs one by itself, unless its time is over or its client has gone.
     fn alone(&self, item: Item<Order>) {
         let taken = clock::instant();
-        if !item.job.wanted() || item.job.deadline() <= taken {
+        let span = tracing::info_span!(parent: &item.job.span, "batch.run", requests = 1);
+        let began = clock::instant();
+        if !item.job.wanted() || item.job.deadline() <= began {
             item.job.flight.dismiss();
             return;
         }
-        let span = tracing::info_span!(parent: &item.job.span, "batch.run", requests = 1);
-        let began = clock::instant();
         let ran = span.in_scope(|| self.rows(&item.job.slot, &item.job.inputs, item.rows));
         let ended = clock::instant();
         let times = Times { taken, began, ended };

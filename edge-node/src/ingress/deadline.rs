@@ -13,6 +13,11 @@ pub(super) const HEADER: &str = "meridian-deadline-ms";
 /// What the head of a call over gRPC says besides: the client library cancels the call by itself then.
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 
+/// Whether the head says how long, for a call or for a request.
+pub(super) fn is_named(headers: &HeaderMap) -> bool {
+    headers.contains_key(HEADER) || headers.contains_key(GRPC_TIMEOUT)
+}
+
 /// What the head says.
 pub(super) fn of_head(headers: &HeaderMap) -> Result<Duration, Problem> {
     Ok(bounded(named(headers)?))

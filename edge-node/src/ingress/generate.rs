@@ -77,7 +77,7 @@ async fn walk(
     })
     .await?;
     let terms = Terms {
-        deadline: arrived + deadline::with_body(budget, question.request.timeout_us),
+        deadline: arrived + question.budget(door, headers, budget),
         bypass: infer::bypasses(headers),
     };
     let obtained = infer::obtain(door, &question, terms, &span).await?;

@@ -57,7 +57,7 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, Outcome::TooLarge)
     }
     pub(super) fn full(message: &str, wait: std::time::Duration) -> Self {
-        let message = format!("{message}: try again after the time in Retry-After, or another node");
+        let message = format!("{message}: try again after the time in Retry-After, or ask the router for another node");
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "queue_full",

@@ -47,7 +47,7 @@ async fn walk(
     let budget = deadline::of_head(headers)?;
     let question = question(door, slot, &tenant.id, headers, body, budget).await?;
     let terms = Terms {
-        deadline: arrived + deadline::with_body(budget, question.request.timeout_us),
+        deadline: arrived + question.budget(door, headers, budget),
         bypass: infer::bypasses(headers),
     };
     let obtained = infer::obtain(door, &question, terms, &span).await?;

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use edge_node::batch::Queue;
 use edge_node::batch::board::Bounds;
+use edge_node::batch::{Queue, Rules};
 use edge_node::cache::{CacheConfig, Results};
 use edge_node::engine::{Engine, Fault, Model};
+use edge_node::ingress::rate::Rates;
 use edge_node::ingress::{Ingress, Parts};
 use edge_node::metrics::Metrics;
 use edge_node::serving::{Gossip, ModelSlot, Serving, ServingSet};
@@ -112,7 +113,7 @@ impl Node {
             linger: Duration::ZERO,
             threads: 1,
         };
-        let queue = Queue::new(bounds, serving.clone(), metrics.clone());
+        let queue = Queue::new(bounds, Rules::default(), serving.clone(), metrics.clone());
         let engine = Engine::start(&queue, bounds.threads, &metrics)?;
         let ttl = Duration::from_secs(600);
         let cache = CacheConfig {
@@ -125,6 +126,7 @@ impl Node {
             node: "eu-fra/n1".parse()?,
             serving: serving.clone(),
             results: Results::open(&cache, &metrics),
+            rates: Rates::default(),
             queue,
             gossip: Gossip::channel().0,
             metrics,

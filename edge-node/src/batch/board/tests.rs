@@ -6,10 +6,10 @@ use proptest::prelude::*;
 use super::*;
 
 #[derive(Debug)]
-struct Fake {
-    name: usize,
-    deadline: Instant,
-    wanted: Rc<Cell<bool>>,
+pub(super) struct Fake {
+    pub(super) name: usize,
+    pub(super) deadline: Instant,
+    pub(super) wanted: Rc<Cell<bool>>,
 }
 impl Job for Fake {
     fn wanted(&self) -> bool {
@@ -20,12 +20,12 @@ impl Job for Fake {
     }
 }
 
-const MS: Duration = Duration::from_millis(1);
+pub(super) const MS: Duration = Duration::from_millis(1);
 
-fn start() -> Instant {
+pub(super) fn start() -> Instant {
     runtime::clock::instant()
 }
-fn bounds() -> Bounds {
+pub(super) fn bounds() -> Bounds {
     Bounds {
         rows_max: 16,
         bytes_max: 1_000,
@@ -33,7 +33,7 @@ fn bounds() -> Bounds {
         threads: 1,
     }
 }
-fn item(name: usize, lane: u8, rows: usize, pushed: Instant) -> Item<Fake> {
+pub(super) fn item(name: usize, lane: u8, rows: usize, pushed: Instant) -> Item<Fake> {
     let lane = LaneId {
         model: ContentHash::of(b"model"),
         join: ContentHash::of(&[lane]),
@@ -49,14 +49,26 @@ fn item(name: usize, lane: u8, rows: usize, pushed: Instant) -> Item<Fake> {
         rows_max: 8,
         bytes: 10,
         cost: MS,
+        payer: payer("acme"),
+        level: Level::asked(3).unwrap(),
+        delay: Duration::ZERO,
         pushed,
         job,
     }
 }
-fn push(board: &mut Board<Fake>, item: Item<Fake>) -> Result<(), Refused> {
+pub(super) fn payer(tenant: &str) -> Payer {
+    Payer::of(&tenant.parse().unwrap())
+}
+/// With so much work coming that company is waited for.
+fn loaded(now: Instant) -> Board<Fake> {
+    let mut board = Board::new(bounds(), HashMap::new());
+    board.demand.note(Duration::from_secs(100), now);
+    board
+}
+pub(super) fn push(board: &mut Board<Fake>, item: Item<Fake>) -> Result<(), Refused> {
     board.push(item, &mut Vec::new()).map_err(|(refused, _)| refused)
 }
-fn taken(board: &mut Board<Fake>, now: Instant) -> Vec<usize> {
+pub(super) fn taken(board: &mut Board<Fake>, now: Instant) -> Vec<usize> {
     match board.take(0, now, &mut Vec::new()) {
         Next::Run(batch) => batch.iter().map(|i| i.job.name).collect(),
         Next::Wait(_) => Vec::new(),
@@ -65,7 +77,7 @@ fn taken(board: &mut Board<Fake>, now: Instant) -> Vec<usize> {
 
 #[test]
 fn a_lone_request_runs_at_once_and_those_behind_a_busy_thread_run_together() {
-    let (now, mut board) = (start(), Board::new(bounds()));
+    let (now, mut board) = (start(), Board::new(bounds(), HashMap::new()));
     push(&mut board, item(0, 0, 1, now)).unwrap();
     assert_eq!(taken(&mut board, now), [0]);
     for name in 1..4 {
@@ -77,7 +89,7 @@ fn a_lone_request_runs_at_once_and_those_behind_a_busy_thread_run_together() {
 
 #[test]
 fn a_batch_never_exceeds_its_rows_and_never_mixes_lanes() {
-    let (now, mut board) = (start(), Board::new(bounds()));
+    let (now, mut board) = (start(), Board::new(bounds(), HashMap::new()));
     for (name, lane, rows) in [(0, 0, 5), (1, 1, 1), (2, 0, 3), (3, 0, 1)] {
         push(
             &mut board,
@@ -93,7 +105,7 @@ fn a_batch_never_exceeds_its_rows_and_never_mixes_lanes() {
 
 #[test]
 fn the_queue_refuses_at_its_bounds_and_says_how_long_it_is() {
-    let (now, mut board) = (start(), Board::new(bounds()));
+    let (now, mut board) = (start(), Board::new(bounds(), HashMap::new()));
     for name in 0..16 {
         push(&mut board, item(name, 0, 1, now)).unwrap();
     }
@@ -111,7 +123,7 @@ fn the_queue_refuses_at_its_bounds_and_says_how_long_it_is() {
 
 #[test]
 fn a_client_that_left_makes_room_for_one_that_came() {
-    let (now, mut board) = (start(), Board::new(bounds()));
+    let (now, mut board) = (start(), Board::new(bounds(), HashMap::new()));
     let gone = item(0, 0, 16, now);
     let wanted = Rc::clone(&gone.job.wanted);
     push(&mut board, gone).unwrap();
@@ -123,7 +135,7 @@ fn a_client_that_left_makes_room_for_one_that_came() {
 
 #[test]
 fn a_deadline_the_queue_cannot_meet_is_refused_at_the_door() {
-    let (now, mut board) = (start(), Board::new(bounds()));
+    let (now, mut board) = (start(), Board::new(bounds(), HashMap::new()));
     for name in 0..8 {
         push(&mut board, item(name, 0, 1, now)).unwrap();
     }
@@ -134,7 +146,7 @@ fn a_deadline_the_queue_cannot_meet_is_refused_at_the_door() {
 
 #[test]
 fn nothing_starts_after_its_deadline() {
-    let (now, mut board) = (start(), Board::new(bounds()));
+    let (now, mut board) = (start(), Board::new(bounds(), HashMap::new()));
     let mut late = item(0, 0, 1, now);
     late.job.deadline = now + 5 * MS;
     push(&mut board, late).unwrap();
@@ -145,21 +157,20 @@ fn nothing_starts_after_its_deadline() {
 
 #[test]
 fn lingering_ends_when_the_batch_is_full_the_time_is_up_or_a_deadline_nears() {
-    let (now, mut board) = (
-        start(),
-        Board::new(Bounds {
-            linger: 20 * MS,
-            ..bounds()
-        }),
-    );
-    push(&mut board, item(0, 0, 1, now)).unwrap();
+    let now = start();
+    let mut board = loaded(now);
+    let item = |name, rows, now| Item {
+        delay: 20 * MS,
+        ..item(name, 0, rows, now)
+    };
+    push(&mut board, item(0, 1, now)).unwrap();
     assert!(matches!(board.take(0, now, &mut Vec::new()), Next::Wait(Some(at)) if at == now + 20 * MS));
-    push(&mut board, item(1, 0, 7, now)).unwrap();
+    push(&mut board, item(1, 7, now)).unwrap();
     assert_eq!(taken(&mut board, now), [0, 1], "full");
-    push(&mut board, item(2, 0, 1, now)).unwrap();
+    push(&mut board, item(2, 1, now)).unwrap();
     assert_eq!(taken(&mut board, now + 20 * MS), [2], "lingered");
     let now = now + 40 * MS;
-    let mut hasty = item(3, 0, 1, now);
+    let mut hasty = item(3, 1, now);
     hasty.job.deadline = now + 10 * MS;
     push(&mut board, hasty).unwrap();
     assert!(matches!(board.take(0, now, &mut Vec::new()), Next::Wait(Some(at)) if at == now + 9 * MS));
@@ -168,24 +179,105 @@ fn lingering_ends_when_the_batch_is_full_the_time_is_up_or_a_deadline_nears() {
 
 #[test]
 fn draining_takes_nothing_new_and_runs_what_waits() {
-    let (now, mut board) = (
-        start(),
-        Board::new(Bounds {
-            linger: 50 * MS,
-            ..bounds()
-        }),
-    );
-    push(&mut board, item(0, 0, 1, now)).unwrap();
+    let now = start();
+    let mut board = loaded(now);
+    push(
+        &mut board,
+        Item {
+            delay: 50 * MS,
+            ..item(0, 0, 1, now)
+        },
+    )
+    .unwrap();
     board.drain();
     assert_eq!(push(&mut board, item(1, 0, 1, now)), Err(Refused::Draining));
     assert_eq!(taken(&mut board, now), [0]);
+}
+
+#[test]
+fn a_lone_request_waits_for_nobody_however_long_it_might() {
+    let (now, mut board) = (start(), Board::new(bounds(), HashMap::new()));
+    push(
+        &mut board,
+        Item {
+            delay: 20 * MS,
+            ..item(0, 0, 1, now)
+        },
+    )
+    .unwrap();
+    assert_eq!(taken(&mut board, now), [0]);
+}
+
+#[test]
+fn who_comes_before_a_batch_leaves_still_joins_it() {
+    let now = start();
+    let mut board = loaded(now);
+    push(
+        &mut board,
+        Item {
+            delay: 5 * MS,
+            ..item(0, 0, 1, now)
+        },
+    )
+    .unwrap();
+    push(
+        &mut board,
+        Item {
+            delay: 9 * MS,
+            ..item(1, 0, 1, now + 4 * MS)
+        },
+    )
+    .unwrap();
+    assert_eq!(taken(&mut board, now + 5 * MS), [0, 1]);
+}
+
+#[test]
+fn nobody_is_taken_along_who_would_make_another_late() {
+    let (now, mut board) = (start(), Board::new(bounds(), HashMap::new()));
+    let mut hasty = item(0, 0, 2, now);
+    (hasty.cost, hasty.job.deadline) = (2 * MS, now + 5 * MS);
+    push(&mut board, hasty).unwrap();
+    push(
+        &mut board,
+        Item {
+            cost: 2 * MS,
+            ..item(1, 0, 2, now)
+        },
+    )
+    .unwrap();
+    push(
+        &mut board,
+        Item {
+            cost: 2 * MS,
+            ..item(2, 0, 2, now)
+        },
+    )
+    .unwrap();
+    assert_eq!(taken(&mut board, now), [0, 1]);
+}
+
+#[test]
+fn an_idle_node_whose_estimates_forbid_everything_measures_anew() {
+    let (now, mut board) = (start(), Board::new(bounds(), HashMap::new()));
+    let heavy = |at| Item {
+        cost: 2_000 * MS,
+        ..item(0, 0, 1, at)
+    };
+    assert_eq!(
+        push(&mut board, heavy(now)),
+        Err(Refused::Unmeetable { wait: 2_000 * MS })
+    );
+    assert!(push(&mut board, heavy(now + 999 * MS)).is_err());
+    assert_eq!(push(&mut board, heavy(now + 1_000 * MS)), Ok(()));
+    assert!(push(&mut board, heavy(now + 1_000 * MS)).is_err(), "one is enough");
+    assert_eq!(taken(&mut board, now + 1_000 * MS), [0]);
 }
 
 proptest! {
     /// Goal: whatever comes, leaves or expires, bounds hold and the counts return to zero. Method: random walks.
     #[test]
     fn the_books_balance_and_the_bounds_hold(steps in prop::collection::vec((0u8..4, 0u8..3, 1usize..9), 1..80)) {
-        let (mut now, mut board) = (start(), Board::new(bounds()));
+        let (mut now, mut board) = (start(), Board::new(bounds(), HashMap::new()));
         let mut flags = Vec::new();
         for (name, (what, lane, rows)) in steps.into_iter().enumerate() {
             now += MS;
@@ -193,6 +285,9 @@ proptest! {
                 0 | 1 => {
                     let mut it = item(name, lane, rows, now);
                     it.job.deadline = now + 40 * MS;
+                    it.delay = MS * u32::from(lane);
+                    it.level = Level::asked(u64::from(lane)).unwrap_or(it.level);
+                    it.payer = payer(["a", "b"][rows % 2]);
                     flags.push(Rc::clone(&it.job.wanted));
                     let _ = push(&mut board, it);
                 }
@@ -207,9 +302,10 @@ proptest! {
                 _ => flags.iter().skip(name % 3).step_by(3).for_each(|f| f.set(false)),
             }
             prop_assert!(board.rows.values().sum::<usize>() <= 16 && board.bytes <= 1_000);
-            prop_assert_eq!(board.requests, board.lanes.values().map(VecDeque::len).sum::<usize>());
+            prop_assert_eq!(board.requests(), board.lanes.values().map(|lane| lane.ranks.iter().count()).sum::<usize>());
         }
         board.take(0, now + 1_000 * MS, &mut Vec::new());
-        prop_assert_eq!((board.requests, board.bytes, board.rows.len(), board.backlog), (0, 0, 0, Duration::ZERO));
+        prop_assert!(board.accounts.backlog().is_zero() && board.ready.is_empty() && board.forming.is_empty());
+        prop_assert_eq!((board.requests(), board.bytes, board.rows.len(), board.lanes.len()), (0, 0, 0, 0));
     }
 }

@@ -75,7 +75,7 @@ pub(super) async fn find(
     let question = question?;
     infer::record_model(span, &question.slot);
     let terms = Terms {
-        deadline: limit.arrived + deadline::with_body(limit.budget, question.request.timeout_us),
+        deadline: limit.arrived + question.budget(door, request.headers(), limit.budget),
         bypass: infer::bypasses(request.headers()),
     };
     let obtained = infer::obtain(door, &question, terms, span).await?;

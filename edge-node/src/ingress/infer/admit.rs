@@ -9,6 +9,7 @@ use runtime::clock;
 use super::super::Parts;
 use super::super::auth::Caller;
 use super::super::reply::Problem;
+use crate::batch::accounts::Payer;
 use crate::metrics::Outcome;
 use crate::residency;
 use crate::serving::ServingSet;
@@ -23,7 +24,7 @@ pub(in super::super) struct Admitted {
 }
 
 impl Admitted {
-    /// Checks the key and the boundary, before anything else of the request is read.
+    /// Checks the key, the boundary and the rate, before anything else of the request is read.
     pub(in super::super) fn of<B>(parts: &Parts, set: &ServingSet, request: &Request<B>) -> Result<Self, Problem> {
         let arrived = clock::instant();
         let region = set.region.as_ref().ok_or_else(Problem::starting)?;
@@ -31,6 +32,7 @@ impl Admitted {
         if !residency::may_answer(parts.boundaries, region, &tenant) {
             return Err(outside(&tenant.boundary, &region.country));
         }
+        parts.rates.check(Payer::of(&tenant.id), arrived)?;
         Ok(Self { arrived, tenant })
     }
 }

@@ -46,9 +46,11 @@ pub(in super::super) async fn obtain(
     terms: Terms,
     span: &Span,
 ) -> Result<Obtained, Problem> {
+    let began = clock::instant();
+    door.parts.rates.take(question.payer, began)?;
     let mut end = End {
         question,
-        began: clock::instant(),
+        began,
         way: None,
     };
     let (landed, origin) = first(door, question, terms, span).await?;

@@ -1,14 +1,18 @@
 //! A request that fits its model.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::HeaderMap;
 use proto::ids::{ContentHash, TenantId};
 use proto::oip::{InferRequest, Tensor};
 use tracing::Span;
 
 use super::super::body::Lent;
-use super::super::fit;
 use super::super::reply::Problem;
+use super::super::{Door, deadline, fit};
+use crate::batch::accounts::Payer;
+use crate::batch::class::Level;
 use crate::batch::{Order, join};
 use crate::cache::flight::Flight;
 use crate::cache::key;
@@ -23,6 +27,8 @@ pub(in super::super) struct Question {
     /// Two questions with one key have one answer.
     pub(super) key: ContentHash,
     inputs: Arc<Vec<Tensor>>,
+    pub(super) payer: Payer,
+    level: Option<Level>,
     /// Its memory is given back when it is answered.
     _lent: Lent,
 }
@@ -36,6 +42,7 @@ impl Question {
         lent: Lent,
     ) -> Result<Self, Problem> {
         fit::signature(&slot.manifest, &request)?;
+        let level = level(request.parameters.remove("priority"))?;
         let outputs: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
         let parameters = format!("{:?}", request.parameters);
         let key = key::of(&slot, tenant, &outputs, &parameters, &request.inputs);
@@ -45,8 +52,18 @@ impl Question {
             request,
             key,
             inputs,
+            payer: Payer::of(tenant),
+            level,
             _lent: lent,
         })
+    }
+
+    /// How long it may take in all: `head` is the head's word, or the bound where it has none.
+    pub(in super::super) fn budget(&self, door: &Door, headers: &HeaderMap, head: Duration) -> Duration {
+        if !deadline::is_named(headers) && self.request.timeout_us.is_none() {
+            return door.parts.queue.class(&self.slot.release.model).deadline();
+        }
+        deadline::with_body(head, self.request.timeout_us)
     }
 
     /// Rows that are asked for; 1 where the model does not join rows.
@@ -65,9 +82,20 @@ impl Question {
             slot: Arc::clone(&self.slot),
             inputs: Arc::clone(&self.inputs),
             outputs: self.request.outputs.iter().map(|output| output.name.clone()).collect(),
+            payer: self.payer,
+            level: self.level,
             flight,
             span: span.clone(),
             waiting: tracing::info_span!(parent: span, "queue"),
         }
     }
+}
+
+/// The level that the parameter `priority` asks for: it decides when, not what is answered, so no key knows it.
+fn level(priority: Option<String>) -> Result<Option<Level>, Problem> {
+    let Some(text) = priority else { return Ok(None) };
+    let wrong = |_| {
+        Problem::bad_request("parameter `priority` is not a whole number from 0: 1 goes first, 0 is the model's own")
+    };
+    text.parse().map(Level::asked).map_err(wrong)
 }

@@ -15,6 +15,7 @@ use runtime::https::{PlainListener, serve_plain};
 use runtime::lifecycle::Lifecycle;
 use tokio::sync::mpsc;
 
+use crate::batch::Rules;
 use crate::batch::board::Bounds;
 use crate::cache::CacheConfig;
 use crate::engine::Engine;
@@ -111,6 +112,9 @@ impl Node {
         Self::with(bounds()).await
     }
     pub(super) async fn with(bounds: Bounds) -> Self {
+        Self::ruled(bounds, Rules::default(), rate::Rates::default()).await
+    }
+    pub(super) async fn ruled(bounds: Bounds, rules: Rules, rates: rate::Rates) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut registry = runtime::metrics::Metrics::new();
         let metrics = Metrics::new(&mut registry);
@@ -123,7 +127,7 @@ impl Node {
             folder: folder.path().to_owned(),
         };
         let results = Results::open(&cache, &metrics);
-        let queue = Queue::new(bounds, serving.clone(), metrics.clone());
+        let queue = Queue::new(bounds, rules, serving.clone(), metrics.clone());
         let engine = Engine::start(&queue, bounds.threads, &metrics).unwrap();
         let (gossip, heard) = Gossip::channel();
         let draining = CancellationToken::new();
@@ -131,6 +135,7 @@ impl Node {
             node: "eu-fra/n1".parse().unwrap(),
             serving: serving.clone(),
             results,
+            rates,
             queue,
             gossip,
             metrics,

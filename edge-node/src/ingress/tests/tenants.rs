@@ -1,5 +1,10 @@
+use std::collections::HashMap;
+
 use super::super::*;
 use super::harness::*;
+use crate::batch::Rules;
+use crate::batch::accounts::Payer;
+use crate::batch::class::Class;
 use crate::serving::ServingSet;
 use crate::testing::{Doubler, slot_with};
 
@@ -77,4 +82,62 @@ async fn a_node_waits_only_for_models_that_can_come_to_it() {
         200,
         "no plan or no variant: waiting ends nothing"
     );
+}
+
+#[tokio::test]
+async fn a_tenant_above_its_rate_gets_429_and_others_do_not() {
+    let rate = rate::Rate { per_s: 0.5, burst: 2.0 };
+    let rates = rate::Rates::new(HashMap::from([(Payer::of(&"acme".parse().unwrap()), rate)]));
+    let node = Node::ruled(bounds(), Rules::default(), rates).await;
+    assert_eq!(node.infer(row(1.0, 1.0)).await.status, 200);
+    assert_eq!(
+        node.infer(row(1.0, 1.0)).await.status,
+        200,
+        "kept answers count as well"
+    );
+    let refused = node.infer(row(2.0, 1.0)).await;
+    assert_eq!(
+        (refused.status, refused.code().as_str(), refused.header("retry-after")),
+        (429, "rate_limited", "2")
+    );
+    let other = node.send(post(OTHER), "/v2/models/m/infer", row(2.0, 1.0)).await;
+    assert_eq!((other.status, node.model.count()), (200, 2));
+    node.until_counted(r#"outcome="RateLimited"} 1"#).await;
+}
+
+#[tokio::test]
+async fn a_models_class_says_how_long_requests_may_take_that_do_not_say_so() {
+    let classes = HashMap::from([("m".parse().unwrap(), Class::Realtime50)]);
+    let rules = Rules {
+        classes,
+        weights: HashMap::new(),
+    };
+    let node = Node::ruled(bounds(), rules, rate::Rates::default()).await;
+    (0..64).for_each(|_| node.slot.pace.learn(1, 80_000));
+    let silent = node.infer(row(1.0, 1.0)).await;
+    assert_eq!((silent.status, silent.code().as_str()), (504, "deadline_unmeetable"));
+    let patient = post(KEY).header("meridian-deadline-ms", 900);
+    let patient = node.send(patient, "/v2/models/m/infer", row(1.0, 1.0)).await;
+    assert_eq!(patient.status, 200);
+    let timeout = row(3.0, 1.0).replacen('{', r#"{"parameters":{"timeout":900000},"#, 1);
+    assert_eq!(node.infer(timeout).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_priority_decides_when_and_never_what_is_answered() {
+    let node = Node::start().await;
+    let asked =
+        |priority: &str| row(1.0, 1.0).replacen('{', &format!(r#"{{"parameters":{{"priority":{priority}}},"#), 1);
+    assert_eq!(node.infer(asked("1")).await.status, 200);
+    for same in ["0", "4", "18446744073709551615"] {
+        assert_eq!(
+            node.infer(asked(same)).await.header("cache-status"),
+            "meridian; hit",
+            "{same}"
+        );
+    }
+    for wrong in ["-1", "1.5", "true"] {
+        let got = node.infer(asked(wrong)).await;
+        assert_eq!((got.status, got.code().as_str()), (400, "invalid_request"), "{wrong}");
+    }
 }
