@@ -52,13 +52,14 @@ pub struct Origin {
 }
 
 impl Outcome {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Answered,
         Self::BadRequest,
         Self::Unauthorized,
         Self::NotFound,
         Self::TooLarge,
         Self::Residency,
+        Self::RateLimited,
         Self::QueueFull,
         Self::Draining,
         Self::Starting,
@@ -91,7 +92,9 @@ impl<T: Copy + PartialEq, const N: usize> Counts<T, N> {
         Self(values.map(|value| (value, family.get_or_create_owned(&label(value)))))
     }
     fn inc(&self, value: T) {
-        if let Some((_, counter)) = self.0.iter().find(|(of, _)| *of == value) {
+        let counter = self.0.iter().find(|(of, _)| *of == value);
+        debug_assert!(counter.is_some(), "a value that stands in no list of all");
+        if let Some((_, counter)) = counter {
             counter.inc();
         }
     }
@@ -101,7 +104,7 @@ impl<T: Copy + PartialEq, const N: usize> Counts<T, N> {
 #[derive(Clone, Debug)]
 pub struct Metrics {
     /// Inference requests by their end.
-    pub requests: Counts<Outcome, 13>,
+    pub requests: Counts<Outcome, 14>,
     /// Answers by their origin.
     pub cache: Counts<CacheUse, 5>,
     /// Requests that wait for an engine thread.

@@ -41,7 +41,7 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
     .await?;
     infer::record_model(&span, &question.slot);
     let terms = Terms {
-        deadline: arrived + deadline::with_body(budget, None),
+        deadline: arrived + question.budget(door, headers, budget),
         bypass: infer::bypasses(headers),
     };
     let obtained = infer::obtain(door, &question, terms, &span).await?;

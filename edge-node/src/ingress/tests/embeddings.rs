@@ -13,7 +13,10 @@ struct Embedder;
 impl Model for Embedder {
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Fault> {
         let rows = bytes_elements(&inputs[0].data).unwrap();
-        let vectors: Vec<f32> = rows.iter().flat_map(|row| [f32::from(u8::try_from(row.len()).unwrap()), -1.0]).collect();
+        let vectors: Vec<f32> = rows
+            .iter()
+            .flat_map(|row| [f32::from(u8::try_from(row.len()).unwrap()), -1.0])
+            .collect();
         Ok(vec![fp32("embedding", &[rows.len(), 2], &vectors)])
     }
     fn tokens(&self, inputs: &[Tensor]) -> usize {
