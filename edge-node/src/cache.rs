@@ -37,9 +37,36 @@ pub struct CacheConfig {
     /// Bytes that the disk tier may take; 0 has none.
     pub disk_bytes: u64,
     /// How long an answer is given again.
-    pub ttl: Duration,
+    pub ttl: Ttl,
     /// Folder of the disk tier.
     pub folder: PathBuf,
+}
+
+/// How long answers are given again, by what they are.
+///
+/// The names of a model's outputs in its manifest decide: an answer all of whose outputs are named `..embed..` is an
+/// embedding. It serves later look-ups of an unchanged text, so it is worth its place for longer than a prediction.
+#[derive(Clone, Copy, Debug)]
+pub struct Ttl {
+    /// Of everything but embeddings.
+    pub results: Duration,
+    /// Of embeddings.
+    pub embeddings: Duration,
+}
+
+impl Ttl {
+    fn of_ms(&self, outputs: &[Tensor]) -> u64 {
+        let embeds = |t: &Tensor| t.name.to_ascii_lowercase().contains("embed");
+        let all = !outputs.is_empty() && outputs.iter().all(embeds);
+        ms(if all { self.embeddings } else { self.results })
+    }
+    fn longest_ms(&self) -> u64 {
+        ms(self.results.max(self.embeddings))
+    }
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// An answer and when it stops being one.
@@ -66,25 +93,25 @@ pub struct Results {
     memory: Arc<Memory>,
     disk: Option<Disk>,
     flights: Flights,
-    ttl_ms: u64,
+    ttl: Ttl,
 }
 
 impl Results {
     /// Opens the tiers. A disk tier that cannot be opened is logged and left out: the node serves without it.
     #[must_use]
     pub fn open(config: &CacheConfig, metrics: &Metrics) -> Self {
-        let ttl_ms = u64::try_from(config.ttl.as_millis()).unwrap_or(u64::MAX);
+        let ttl = config.ttl;
         // An entry weighs a few hundred bytes at least: the estimate only sizes tables.
         let items = usize::try_from(config.memory_bytes / 1024)
             .unwrap_or(usize::MAX)
             .clamp(16, 1 << 20);
         let memory = Arc::new(Memory::with_weighter(items, config.memory_bytes, Weight));
         let disk = (config.disk_bytes > 0)
-            .then(|| Disk::open(config, ttl_ms, metrics))
+            .then(|| Disk::open(config, ttl.longest_ms(), metrics))
             .flatten();
         let (memory_, disk_, metrics) = (Arc::clone(&memory), disk.clone(), metrics.clone());
         let keep = move |key, outputs: &Arc<Vec<Tensor>>| {
-            let expires = clock::now_ms().saturating_add(ttl_ms);
+            let expires = clock::now_ms().saturating_add(ttl.of_ms(outputs));
             memory_.insert(
                 key,
                 Entry {
@@ -103,7 +130,7 @@ impl Results {
             memory,
             disk,
             flights: Flights::new(Arc::new(keep)),
-            ttl_ms,
+            ttl,
         }
     }
 
@@ -121,7 +148,7 @@ impl Results {
         let (outputs, expires) = self.disk.as_ref()?.read(key, now)?;
         let outputs = Arc::new(outputs);
         // The clock may have been set back since it was written: never keep longer than the time to live.
-        let expires = expires.min(now.saturating_add(self.ttl_ms));
+        let expires = expires.min(now.saturating_add(self.ttl.of_ms(&outputs)));
         self.memory.insert(
             *key,
             Entry {

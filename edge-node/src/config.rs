@@ -17,7 +17,7 @@ use runtime::telemetry::TelemetryFile;
 use crate::batch::Rules;
 use crate::batch::accounts::Payer;
 use crate::batch::board::Bounds;
-use crate::cache::CacheConfig;
+use crate::cache::{CacheConfig, Ttl};
 use crate::ingress::rate::Rate;
 use rules::{ClassesFile, TenantsFile};
 
@@ -80,7 +80,9 @@ runtime::config_file! {
         /// Bytes of disk for answers; 0 keeps none there.
         pub disk_bytes: u64 = optional 1_073_741_824,
         /// How long an answer is given again, seconds, 1 to 604800.
-        pub ttl_s: u64 = optional 3600,
+        pub ttl_s: u64 = optional 300,
+        /// The same for embeddings, which are answers all of whose outputs have `embed` in their names, seconds, 1 to 604800.
+        pub embedding_ttl_s: u64 = optional 86_400,
     }
 
     /// How requests are joined.
@@ -124,7 +126,8 @@ impl Default for CacheFile {
         Self {
             memory_bytes: 256 << 20,
             disk_bytes: 1 << 30,
-            ttl_s: 3_600,
+            ttl_s: 300,
+            embedding_ttl_s: 86_400,
         }
     }
 }
@@ -217,6 +220,7 @@ impl NodeConfig {
             ..
         } = &file;
         within("cache.ttl-s", cache.ttl_s, 1, 604_800)?;
+        within("cache.embedding-ttl-s", cache.embedding_ttl_s, 1, 604_800)?;
         within("batch.queue-rows-max", batch.queue_rows_max, 1, 1_000_000)?;
         within(
             "batch.queue-bytes-max",
@@ -250,7 +254,10 @@ impl NodeConfig {
             cache: CacheConfig {
                 memory_bytes: cache.memory_bytes,
                 disk_bytes: cache.disk_bytes,
-                ttl: Duration::from_secs(cache.ttl_s),
+                ttl: Ttl {
+                    results: Duration::from_secs(cache.ttl_s),
+                    embeddings: Duration::from_secs(cache.embedding_ttl_s),
+                },
                 folder: data.join("results"),
             },
             bounds: Bounds {
@@ -334,6 +341,7 @@ mod tests {
             ("batch", "linger-ms = 51", "`batch.linger-ms` is 51, allowed is 0 to 50"),
             ("batch", "queue-rows-max = 0", "`batch.queue-rows-max` is 0"),
             ("cache", "ttl-s = 0", "`cache.ttl-s` is 0"),
+            ("cache", "embedding-ttl-s = 604801", "`cache.embedding-ttl-s` is 604801"),
             ("engine", "threads = 257", "`engine.threads` is 257"),
             ("stop", "grace-s = 0", "`stop.grace-s` is 0"),
             ("stop", "grace = 1", "grace"),

@@ -23,8 +23,11 @@ use crate::metrics::Metrics;
 const WAITING_MAX: usize = 256;
 /// A larger answer is kept in memory only: sled is no place for large values.
 const VALUE_BYTES_MAX: usize = 256 << 10;
-/// Stretches that a time to live is cut into: an answer is kept at most a quarter longer than it is given.
-const STRETCHES: u64 = 4;
+/// Stretches that the longest time to live is cut into: answers lie here for that and a hundredth more, and a full tier
+/// loses a quarter of an hour of a day. One with a shorter time to live is not given after it, but goes with its stretch.
+const STRETCHES: u64 = 96;
+/// The shortest stretch: a tree costs some writes to begin and to drop.
+const STRETCH_MS_MIN: u64 = 1_000;
 /// Sled's own page cache; answers that are asked for often are in our memory tier.
 const SLED_CACHE_BYTES: u64 = 16 << 20;
 /// Disk bytes that sled takes for one byte of content, measured.
@@ -193,7 +196,7 @@ impl Shelves {
         let (mut trees, mut index) = (BTreeMap::new(), HashMap::new());
         for name in db.tree_names() {
             let text = String::from_utf8_lossy(&name);
-            let Some(stretch) = text.strip_prefix(TREE_PREFIX).and_then(|n| n.parse().ok()) else {
+            let Some(stretch) = text.strip_prefix(TREE_PREFIX).and_then(|n| n.parse::<u64>().ok()) else {
                 continue;
             };
             let (tree, mut bytes) = (db.open_tree(&name)?, 0_u64);
@@ -201,12 +204,14 @@ impl Shelves {
                 let (key, value) = item?;
                 bytes += u64::try_from(key.len() + value.len()).unwrap_or(u64::MAX);
                 if let Some(first) = key.first_chunk() {
-                    index.insert(u64::from_le_bytes(*first), stretch);
+                    // Trees come in no order, and an answer that expired may lie in an older one.
+                    let newest: &mut u64 = index.entry(u64::from_le_bytes(*first)).or_default();
+                    *newest = stretch.max(*newest);
                 }
             }
             trees.insert(stretch, Shelf { tree, bytes });
         }
-        let stretch_ms = (ttl_ms / STRETCHES).max(1);
+        let stretch_ms = (ttl_ms / STRETCHES).max(STRETCH_MS_MIN);
         let (trees, index) = (RwLock::new(trees), RwLock::new(index));
         Ok(Self {
             db,
@@ -258,5 +263,26 @@ impl Shelves {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         index.extend(keys.iter().map(|&key| (key, stretch)));
         Ok(total(&trees))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_answers_the_newer_one_is_found_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = ContentHash::of(b"question");
+        let open = || Shelves::open(dir.path(), STRETCHES * 1_000, 1 << 20).unwrap();
+        let shelves = open();
+        for second in 0..20 {
+            let mut batch = sled::Batch::default();
+            batch.insert(key.as_bytes(), b"answer".as_slice());
+            shelves.put(batch, &[short(&key)], 38, second * 1_000).unwrap();
+        }
+        shelves.db.flush().unwrap();
+        drop(shelves);
+        assert_eq!(open().index.read().unwrap().get(&short(&key)), Some(&19));
     }
 }

@@ -5,7 +5,10 @@ fn metrics() -> Metrics {
     Metrics::new(&mut runtime::metrics::Metrics::new())
 }
 fn config(folder: &std::path::Path) -> CacheConfig {
-    let ttl = Duration::from_secs(60);
+    let ttl = Ttl {
+        results: Duration::from_secs(60),
+        embeddings: Duration::from_secs(60),
+    };
     CacheConfig {
         memory_bytes: 1 << 20,
         disk_bytes: 3 << 20,
@@ -49,19 +52,28 @@ fn an_answer_is_found_again_bit_for_bit_in_memory_and_after_a_restart_on_disk() 
 }
 
 #[test]
-fn an_answer_older_than_its_time_to_live_is_not_given() {
+fn an_answer_older_than_the_time_to_live_of_its_kind_is_not_given() {
     let dir = tempfile::tempdir().unwrap();
     let results = Results::open(
         &CacheConfig {
-            ttl: Duration::ZERO,
+            ttl: Ttl {
+                results: Duration::ZERO,
+                embeddings: Duration::from_secs(60),
+            },
             ..config(dir.path())
         },
         &metrics(),
     );
-    keep(&results, b"question", &[fp32("y", &[1], &[1.0])]);
+    let (label, embedding) = (fp32("label", &[1], &[1.0]), fp32("sentence_embedding", &[1], &[1.0]));
+    keep(&results, b"label", std::slice::from_ref(&label));
+    keep(&results, b"both", &[label, embedding.clone()]);
+    keep(&results, b"embedding", &[embedding]);
     results.close();
-    let key = ContentHash::of(b"question");
-    assert!(results.in_memory(&key).is_none() && results.on_disk(&key).is_none());
+    for (question, given) in [("label", false), ("both", false), ("embedding", true)] {
+        let key = ContentHash::of(question.as_bytes());
+        assert_eq!(results.in_memory(&key).is_some(), given, "{question} in memory");
+        assert_eq!(results.on_disk(&key).is_some(), given, "{question} on disk");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use edge_node::batch::board::Bounds;
 use edge_node::batch::{Queue, Rules};
-use edge_node::cache::{CacheConfig, Results};
+use edge_node::cache::{CacheConfig, Results, Ttl};
 use edge_node::engine::{Engine, Fault, Model};
 use edge_node::ingress::rate::Rates;
 use edge_node::ingress::{Ingress, Parts};
@@ -116,6 +116,10 @@ impl Node {
         let queue = Queue::new(bounds, Rules::default(), serving.clone(), metrics.clone());
         let engine = Engine::start(&queue, bounds.threads, &metrics)?;
         let ttl = Duration::from_secs(600);
+        let ttl = Ttl {
+            results: ttl,
+            embeddings: ttl,
+        };
         let cache = CacheConfig {
             memory_bytes: 64 << 20,
             disk_bytes: 0,

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::batch::Rules;
 use crate::batch::board::Bounds;
-use crate::cache::CacheConfig;
+use crate::cache::{CacheConfig, Ttl};
 use crate::engine::Engine;
 use crate::ingress::*;
 use crate::serving::{ModelSlot, ServingSet};
@@ -120,6 +120,10 @@ impl Node {
         let metrics = Metrics::new(&mut registry);
         let serving = Serving::new();
         let ttl = Duration::from_secs(60);
+        let ttl = Ttl {
+            results: ttl,
+            embeddings: ttl,
+        };
         let cache = CacheConfig {
             memory_bytes: 8 << 20,
             disk_bytes: 3 << 20,
