@@ -36,6 +36,13 @@ impl Place<'_> {
     /// Runs `batch` on this thread, large ones on idle threads as well, and tells everybody in it.
     pub(super) fn batch(&self, batch: Batch) {
         let Batch { items, taken } = batch;
+        // The system may have taken this thread away since it took the batch.
+        let now = clock::instant();
+        let (items, late): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.job.deadline() > now);
+        for item in late {
+            self.metrics.queue_lost.inc();
+            item.job.flight.dismiss();
+        }
         for item in &items {
             let waited = taken.saturating_duration_since(item.pushed);
             self.metrics.queue_wait.observe(waited.as_secs_f64());
