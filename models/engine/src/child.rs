@@ -168,6 +168,8 @@ pub fn run_check(exe: &Path, job: &CheckJob, limits: CheckLimits) -> Result<Chec
         .args([ASKED, &limits.memory_bytes.to_string(), &seconds.to_string()])
         .args((bounded == Resource::Data).then_some(ON_DEVICE))
         .env_clear()
+        // mimalloc reserves a gigabyte of addresses at once, all of which the limit counts: here a little at a time.
+        .env("MIMALLOC_ARENA_RESERVE", "65536") // KiB
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
