@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use proto::oip::Tensor;
 use runtime::clock;
+use runtime::telemetry::PER_REQUEST;
 
 use super::{Fault, panic_text};
 use crate::batch::board::{Item, Job};
@@ -69,7 +70,7 @@ impl Place<'_> {
         };
         let spans: Vec<tracing::Span> = items
             .iter()
-            .map(|i| tracing::info_span!(parent: &i.job.span, "batch.run", requests = items.len()))
+            .map(|i| tracing::info_span!(target: PER_REQUEST, parent: &i.job.span, "batch.run", requests = items.len()))
             .collect();
         let rows: Vec<usize> = items.iter().map(|item| item.rows).collect();
         let total = rows.iter().sum();
@@ -97,7 +98,7 @@ impl Place<'_> {
     /// Runs one by itself, unless its time is over or its client has gone.
     fn alone(&self, item: Item<Order>) {
         let taken = clock::instant();
-        let span = tracing::info_span!(parent: &item.job.span, "batch.run", requests = 1);
+        let span = tracing::info_span!(target: PER_REQUEST, parent: &item.job.span, "batch.run", requests = 1);
         let began = clock::instant();
         if !item.job.wanted() || item.job.deadline() <= began {
             item.job.flight.dismiss();

@@ -12,6 +12,7 @@ mod question;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderMap;
+use runtime::telemetry::PER_REQUEST;
 use tracing::{Instrument, Span};
 
 use super::Door;
@@ -36,6 +37,7 @@ where
     F: Future<Output = Result<T, Problem>>,
 {
     let span = tracing::info_span!(
+        target: PER_REQUEST,
         "infer",
         otel.kind = "server",
         request_id = REQUESTS.fetch_add(1, Ordering::Relaxed),

@@ -98,7 +98,7 @@ impl LoadedModel {
     /// # Errors
     /// [`RunError::is_clients`] tells a malformed request from a failing model. Nothing of the request is in the text
     /// but names, types and shapes.
-    #[tracing::instrument(name = "engine.run", skip_all, fields(model = %self.release, rows))]
+    #[tracing::instrument(target = "meridian::requests", name = "engine.run", skip_all, fields(model = %self.release, rows))]
     pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RunError> {
         tracing::Span::current().record(
             "rows",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use proto::ids::{ContentHash, TenantId};
 use proto::oip::{InferRequest, Tensor};
+use runtime::telemetry::PER_REQUEST;
 use tracing::Span;
 
 use super::super::body::Lent;
@@ -86,7 +87,7 @@ impl Question {
             level: self.level,
             flight,
             span: span.clone(),
-            waiting: tracing::info_span!(parent: span, "queue"),
+            waiting: tracing::info_span!(target: PER_REQUEST, parent: span, "queue"),
         }
     }
 }
