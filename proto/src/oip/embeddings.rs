@@ -35,8 +35,21 @@ struct RequestJson {
     input: Input,
     #[serde(default)]
     encoding_format: Format,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     dimensions: Option<usize>,
+}
+
+/// A whole number, which JSON may also write `384.0`.
+fn whole<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(from)? else {
+        return Ok(None);
+    };
+    let digits = match number.as_f64() {
+        Some(float) if float.fract() == 0.0 && number.is_f64() => format!("{float:.0}"),
+        _ => number.to_string(),
+    };
+    let wrong = |_| serde::de::Error::custom(format_args!("`dimensions` is {number}, not a whole number"));
+    digits.parse().map(Some).map_err(wrong)
 }
 
 #[derive(Deserialize)]
@@ -247,13 +260,22 @@ mod tests {
                 r#"{"model":"m","input":"a","encoding_format":"hex"}"#,
                 "unknown variant `hex`",
             ),
-            (r#"{"model":"m","input":"a","dimensions":-1}"#, "invalid value"),
+            (r#"{"model":"m","input":"a","dimensions":-1}"#, "`dimensions` is -1"),
+            (r#"{"model":"m","input":"a","dimensions":2.5}"#, "`dimensions` is 2.5"),
+            (r#"{"model":"m","input":"a","dimensions":"2"}"#, "invalid type"),
         ] {
             let error = read_embeddings(body.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(says), "{body}: {error}");
         }
         let many = format!(r#"{{"model":"m","input":[{}"a"]}}"#, r#""a","#.repeat(EMBEDDINGS_MAX));
         assert!(read_embeddings(many.as_bytes()).is_err());
+        assert_eq!(
+            read_embeddings(br#"{"model":"m","input":"a","dimensions":2.0}"#)
+                .unwrap()
+                .dimensions,
+            Some(2)
+        );
+        assert!(read_embeddings(br#"{"model":"m","input":"a","dimensions":1e300}"#).is_err());
         let asked = read_embeddings(br#"{"model":"m","input":"a","dimensions":3}"#).unwrap();
         let error = asked.infer(&embedder()).unwrap_err().to_string();
         assert!(error.contains("the embeddings of `m` have 2"), "{error}");
