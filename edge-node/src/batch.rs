@@ -115,6 +115,7 @@ struct Shared {
     desk: Mutex<Desk>,
     changed: Condvar,
     linger: Duration,
+    threads: usize,
     classes: HashMap<ModelName, Class>,
     serving: Serving,
     metrics: Metrics,
@@ -131,6 +132,7 @@ impl Queue {
                 desk: Mutex::new(Desk { board, shares }),
                 changed: Condvar::new(),
                 linger: bounds.linger,
+                threads: bounds.threads,
                 classes: rules.classes,
                 serving,
                 metrics,
@@ -199,6 +201,12 @@ impl Queue {
                 }
             };
         }
+    }
+
+    /// Engine threads that take from this queue.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.shared.threads
     }
 
     /// Threads that nothing occupies.

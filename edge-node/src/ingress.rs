@@ -182,6 +182,12 @@ impl Door {
                 Caller::of(&request, &parts.serving.load()).of_the_fleet()?;
                 Ok(reply::json(&status::node(parts)))
             }
+            Route::Usage => {
+                let set = parts.serving.load();
+                Caller::of(&request, &set).of_the_fleet()?;
+                let tenants = set.tenants.values().map(|tenant| &tenant.id);
+                Ok(reply::json(&parts.metrics.usage.page(tenants, parts.queue.threads())))
+            }
             Route::Metrics => {
                 Caller::of(&request, &parts.serving.load()).of_the_fleet()?;
                 Ok(reply::text(runtime::metrics::CONTENT_TYPE, parts.registry.encode()))

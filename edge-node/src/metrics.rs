@@ -1,6 +1,12 @@
 //! What this crate counts: one struct, made once and handed on. Clones share the values.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+pub mod usage;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -35,6 +41,50 @@ pub enum CacheUse {
     Miss,
     Collapsed,
     Bypass,
+}
+
+/// Where a request's time goes: stages that follow one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// From the head to the queue: who asks, may it, the body, was it answered before.
+    Route,
+    /// Waiting for an engine thread.
+    Queue,
+    /// Being joined with others.
+    Batch,
+    /// In the engine.
+    Exec,
+    /// From the engine to the written answer.
+    Encode,
+}
+
+impl Stage {
+    /// In the order of a request.
+    pub const ALL: [Self; 5] = [Self::Route, Self::Queue, Self::Batch, Self::Exec, Self::Encode];
+    /// As `Server-Timing` and metrics name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Queue => "queue",
+            Self::Batch => "batch",
+            Self::Exec => "exec",
+            Self::Encode => "encode",
+        }
+    }
+}
+
+impl EncodeLabelValue for Stage {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.name(), encoder)
+    }
+}
+
+/// A stage, as a label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[allow(missing_docs, reason = "the name is the label")]
+pub struct Passed {
+    pub stage: Stage,
 }
 
 /// A request's end, as a label.
@@ -109,14 +159,20 @@ pub struct Metrics {
     pub cache: Counts<CacheUse, 5>,
     /// Requests that wait for an engine thread.
     pub queued: Gauge,
-    /// Time in the queue, of those that were run.
-    pub queue_wait: Histogram,
+    /// Time of answered requests by stage.
+    stages: [Histogram; Stage::ALL.len()],
+    /// Time of answered requests.
+    total: Histogram,
+    /// Time that engine threads were at it.
+    pub engine_busy: Counter<f64, AtomicU64>,
     /// Orders that left the queue without a run: their time was over or their clients had gone.
     pub queue_lost: Counter,
     /// Time of one run.
     pub exec: Histogram,
     /// Rows of one run.
     pub batch_rows: Histogram,
+    /// Who has had what.
+    pub usage: Arc<usage::Usage>,
     /// Runs that failed as a whole and were repeated one by one.
     pub batch_retries: Counter,
     /// Bytes in the memory tier of the result cache.
@@ -133,11 +189,15 @@ impl Metrics {
     pub fn new(registry: &mut runtime::metrics::Metrics) -> Self {
         let seconds = || Histogram::new(exponential_buckets(0.000_05, 2.5, 14));
         let (requests, cache) = (Family::default(), Family::default());
+        let stages = Family::<Passed, Histogram>::new_with_constructor(seconds);
         let metrics = Self {
             requests: Counts::of(&requests, Outcome::ALL, |outcome| Ended { outcome }),
             cache: Counts::of(&cache, CacheUse::ALL, |cache| Origin { cache }),
             queued: Gauge::default(),
-            queue_wait: seconds(),
+            stages: Stage::ALL.map(|stage| stages.get_or_create_owned(&Passed { stage })),
+            total: seconds(),
+            engine_busy: Counter::default(),
+            usage: Arc::default(),
             queue_lost: Counter::default(),
             exec: seconds(),
             batch_rows: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
@@ -155,9 +215,19 @@ impl Metrics {
             m.queued,
         );
         registry.register(
-            "edge_queue_wait_seconds",
-            "Time in the queue of requests that were run",
-            m.queue_wait,
+            "edge_request_seconds",
+            "Time of answered requests from their head to the written answer",
+            m.total,
+        );
+        registry.register(
+            "edge_stage_seconds",
+            "Time of answered requests by stage, of the stages that they passed",
+            stages,
+        );
+        registry.register(
+            "edge_engine_busy_seconds",
+            "Time that engine threads ran models, all threads together",
+            m.engine_busy,
         );
         registry.register(
             "edge_queue_lost",
@@ -188,6 +258,15 @@ impl Metrics {
     pub fn ended(&self, outcome: Outcome) {
         self.requests.inc(outcome);
     }
+    /// Counts where the time of an answered request went. Stages of no time were not passed.
+    pub fn took(&self, stages: impl Iterator<Item = (Stage, Duration)>, total: Duration) {
+        for ((_, time), histogram) in stages.zip(&self.stages) {
+            if !time.is_zero() {
+                histogram.observe(time.as_secs_f64());
+            }
+        }
+        self.total.observe(total.as_secs_f64());
+    }
     /// Counts an answer's origin.
     pub fn answered_from(&self, cache: CacheUse) {
         self.cache.inc(cache);
@@ -211,7 +290,9 @@ mod tests {
                 "edge_requests counter",
                 "edge_answers counter",
                 "edge_queue_requests gauge",
-                "edge_queue_wait_seconds histogram",
+                "edge_request_seconds histogram",
+                "edge_stage_seconds histogram",
+                "edge_engine_busy_seconds counter",
                 "edge_queue_lost counter",
                 "edge_exec_seconds histogram",
                 "edge_batch_rows histogram",

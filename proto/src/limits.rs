@@ -34,6 +34,8 @@ pub const NODES_MAX: usize = 4096;
 pub const MODELS_MAX: usize = 256;
 /// Lines of a node's report: of each model what serves, what is being made ready, and what is refused.
 pub const REPORT_LINES_MAX: usize = 3 * MODELS_MAX;
+/// Pairs of model and tenant whose use a node counts apart; further tenants of a model are counted together.
+pub const USAGE_ACCOUNTS_MAX: usize = 4 * TENANTS_MAX;
 /// Tenants of one fleet.
 pub const TENANTS_MAX: usize = 4096;
 /// Hashes in one Merkle proof: a tree of 2^63 leaves needs 63, a consistency proof at most twice that.

@@ -78,14 +78,14 @@ async fn what_waits_together_runs_together_and_each_gets_its_own_rows() {
     let waiters: Vec<Waiter> = (1..=3_u8).map(|n| bench.order(&[f32::from(n), 0.5], 10_000)).collect();
     assert_eq!(bench.serving.queued(), 3);
     bench.model.release();
-    assert_eq!(first.outcome().await.unwrap().rows, 1);
+    assert_eq!(first.outcome().await.unwrap().run.unwrap().rows, 1);
     for (n, waiter) in (1..=3_u8).zip(waiters) {
         let landed = waiter.outcome().await.unwrap();
         assert_eq!(
             landed.outputs.as_slice(),
             [fp32("y", &[1, 2], &[f32::from(n) * 2.0, 1.0])]
         );
-        assert_eq!(landed.rows, 3);
+        assert_eq!(landed.run.unwrap().rows, 3);
     }
     assert_eq!((bench.model.count(), bench.serving.queued()), (2, 0));
 }
@@ -162,7 +162,7 @@ async fn a_large_request_runs_on_all_idle_threads_and_its_rows_keep_their_order(
     let landed = large.outcome().await.unwrap();
     let doubled: Vec<f32> = values.iter().map(|v| v * 2.0).collect();
     assert_eq!(landed.outputs.as_slice(), [fp32("y", &[9, 2], &doubled)]);
-    assert_eq!(landed.rows, 9);
+    assert_eq!(landed.run.unwrap().rows, 9);
     assert_eq!(bench.model.rows_most.load(Ordering::SeqCst), 5);
 }
 

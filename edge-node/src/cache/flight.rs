@@ -15,17 +15,28 @@ use proto::ids::ContentHash;
 use proto::oip::Tensor;
 use tokio::sync::watch;
 
-/// What an execution gave, and where its time went. Each duration is its own clock reading.
+/// What an execution gave, and when it did what.
 #[derive(Clone, Debug)]
 pub struct Landed {
     /// The outputs asked for.
     pub outputs: Arc<Vec<Tensor>>,
-    /// In the queue.
-    pub queue: Duration,
-    /// Joining with others.
-    pub batch: Duration,
-    /// In the engine.
-    pub exec: Duration,
+    /// The run that made them; `None` where they were kept.
+    pub run: Option<Run>,
+}
+
+/// One request's way through queue and engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// Into the queue.
+    pub pushed: Instant,
+    /// Out of it.
+    pub taken: Instant,
+    /// Joined with others, and into the engine.
+    pub began: Instant,
+    /// Out of the engine.
+    pub ended: Instant,
+    /// What the request's rows took of all engine threads.
+    pub busy: Duration,
     /// Rows of the whole run.
     pub rows: usize,
 }
@@ -236,13 +247,9 @@ mod tests {
         runtime::clock::instant() + Duration::from_millis(ms)
     }
     fn landed() -> Landed {
-        let (outputs, zero) = (Arc::new(Vec::new()), Duration::ZERO);
         Landed {
-            outputs,
-            queue: zero,
-            batch: zero,
-            exec: zero,
-            rows: 1,
+            outputs: Arc::default(),
+            run: None,
         }
     }
     fn lead(flights: &Flights, key: &[u8], deadline: Instant) -> (Flight, Waiter) {

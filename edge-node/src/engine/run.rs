@@ -13,7 +13,7 @@ use super::{Fault, panic_text};
 use crate::batch::board::{Item, Job};
 use crate::batch::share::{self, Ran, Share};
 use crate::batch::{Batch, Order, Queue, join};
-use crate::cache::flight::{Landed, Refusal};
+use crate::cache::flight::{Landed, Refusal, Run};
 use crate::metrics::Metrics;
 use crate::serving::ModelSlot;
 
@@ -43,10 +43,6 @@ impl Place<'_> {
         for item in late {
             self.metrics.queue_lost.inc();
             item.job.flight.dismiss();
-        }
-        for item in &items {
-            let waited = taken.saturating_duration_since(item.pushed);
-            self.metrics.queue_wait.observe(waited.as_secs_f64());
         }
         let retry = match self.together(items, taken) {
             Ok(()) => return,
@@ -90,7 +86,7 @@ impl Place<'_> {
         let split = ran.outputs.ok().and_then(|outputs| join::split(&outputs, &rows));
         let Some(split) = split else { return Err(items) };
         for (item, outputs) in items.into_iter().zip(split) {
-            land(item, outputs, &times, total);
+            land(item, outputs, &times, ran.busy, total);
         }
         Ok(())
     }
@@ -112,7 +108,7 @@ impl Place<'_> {
             Ok(outputs) => {
                 learn(&item.job.slot, item.rows, ran.busy, &times, self.metrics);
                 let rows = item.rows;
-                land(item, outputs, &times, rows);
+                land(item, outputs, &times, ran.busy, rows);
             }
             Err(Fault::Input(why)) => item.job.flight.refuse(Refusal::Input(why)),
             Err(Fault::Internal(why)) => {
@@ -188,22 +184,28 @@ fn learn(slot: &ModelSlot, rows: usize, busy: Duration, times: &Times, metrics: 
     slot.pace
         .learn(rows, u64::try_from(busy.as_micros()).unwrap_or(u64::MAX));
     metrics.exec.observe(exec.as_secs_f64());
+    metrics.engine_busy.inc_by(busy.as_secs_f64());
     metrics
         .batch_rows
         .observe(f64::from(u32::try_from(rows).unwrap_or(u32::MAX)));
 }
 
-fn land(item: Item<Order>, mut outputs: Vec<Tensor>, times: &Times, rows: usize) {
-    let (pushed, order) = (item.pushed, item.job);
+/// `busy` is what all `rows` rows of the run took of all threads: a request's share of it is by its rows.
+fn land(item: Item<Order>, mut outputs: Vec<Tensor>, times: &Times, busy: Duration, rows: usize) {
+    let (pushed, own, order) = (item.pushed, item.rows, item.job);
     if !order.outputs.is_empty() {
         outputs.retain(|tensor| order.outputs.contains(&tensor.name));
     }
-    let between = |from: Instant, to: Instant| -> Duration { to.saturating_duration_since(from) };
+    let count = |rows: usize| u32::try_from(rows).unwrap_or(u32::MAX);
     order.flight.land(Landed {
         outputs: Arc::new(outputs),
-        queue: between(pushed, times.taken),
-        batch: between(times.taken, times.began),
-        exec: between(times.began, times.ended),
-        rows,
+        run: Some(Run {
+            pushed,
+            taken: times.taken,
+            began: times.began,
+            ended: times.ended,
+            busy: busy / count(rows).max(1) * count(own),
+            rows,
+        }),
     });
 }

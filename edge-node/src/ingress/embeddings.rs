@@ -6,7 +6,6 @@ use std::time::Duration;
 use http::Request;
 use proto::limits::{INFER_BODY_MS_MAX, INFER_JSON_BYTES_MAX};
 use proto::oip::read_embeddings;
-use runtime::clock;
 use runtime::https::Unread;
 use tracing::Span;
 
@@ -50,8 +49,7 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
         .first()
         .ok_or_else(|| Problem::bad_request("the model gave no vectors"))?;
     let mut answer = reply::bytes(reply::JSON, asked.answer(&vectors.tensor, tokens)?);
-    let total = clock::instant().saturating_duration_since(arrived);
-    let facts = obtained.facts(&question.slot, total);
+    let facts = obtained.facts(door, &question.slot, arrived);
     answer
         .headers_mut()
         .extend(facts.map(|(name, value)| (Some(name), value)));

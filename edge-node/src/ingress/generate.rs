@@ -8,7 +8,6 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request};
 use proto::limits::{GENERATE_BODY_BYTES_MAX, INFER_BODY_MS_MAX};
 use proto::oip::{Answered, InferAnswer, generates, read_generate, write_generate};
-use runtime::clock;
 use runtime::https::Unread;
 use tracing::Span;
 
@@ -92,8 +91,7 @@ async fn walk(
         outputs: outputs.collect(),
     })?;
     let mut answer = reply::bytes(reply::JSON, document);
-    let total = clock::instant().saturating_duration_since(arrived);
-    let facts = obtained.facts(&question.slot, total);
+    let facts = obtained.facts(door, &question.slot, arrived);
     answer
         .headers_mut()
         .extend(facts.map(|(name, value)| (Some(name), value)));

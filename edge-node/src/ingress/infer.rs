@@ -8,6 +8,7 @@ mod admit;
 mod obtain;
 mod obtained;
 mod question;
+mod stages;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

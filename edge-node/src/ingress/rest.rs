@@ -8,7 +8,6 @@ use http::{HeaderMap, HeaderValue, Request};
 use proto::ids::TenantId;
 use proto::limits::{INFER_BODY_BYTES_MAX, INFER_BODY_MS_MAX};
 use proto::oip::{Answered, InferAnswer, read_infer, read_raw, write_infer};
-use runtime::clock;
 use runtime::https::Unread;
 use tracing::Span;
 
@@ -52,8 +51,7 @@ async fn walk(
     };
     let obtained = infer::obtain(door, &question, terms, &span).await?;
     let mut answer = encode(&question, &obtained)?;
-    let total = clock::instant().saturating_duration_since(arrived);
-    for (name, value) in obtained.facts(&question.slot, total) {
+    for (name, value) in obtained.facts(door, &question.slot, arrived) {
         answer.headers_mut().insert(name, value);
     }
     Ok(answer)

@@ -30,6 +30,7 @@ pub(super) enum Route {
     Manage(Manage),
     OpenApi,
     Node,
+    Usage,
     Checkpoints,
     Metrics,
 }
@@ -92,6 +93,7 @@ pub(super) fn of(method: &Method, path: &str) -> Result<Route, Problem> {
         ["v2", rest @ ..] => manage(rest).map(Route::Manage),
         ["v1", "embeddings"] => Some(Route::Embeddings),
         ["v1", "node"] => Some(Route::Node),
+        ["v1", "usage"] => Some(Route::Usage),
         ["v1", "checkpoints"] => Some(Route::Checkpoints),
         ["metrics"] => Some(Route::Metrics),
         _ => None,
@@ -197,6 +199,7 @@ mod tests {
             ("/v2/models/m/versions/3/infer", false, true),
             ("/v1/embeddings", false, true),
             ("/v1/node", true, false),
+            ("/v1/usage", true, false),
             ("/v1/checkpoints", false, true),
             ("/metrics", true, false),
             ("/v2/", false, false),

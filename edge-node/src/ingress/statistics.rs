@@ -8,7 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::cache::flight::Run;
 
 /// Sizes of runs that are told apart. Runs of further sizes are counted in the sum only.
 const RUN_SIZES_MAX: usize = 128;
@@ -63,12 +65,8 @@ pub enum Way {
     Run {
         /// Of the request.
         rows: usize,
-        /// In the queue.
-        queue: Duration,
-        /// Joining.
-        join: Duration,
-        /// In the engine.
-        exec: Duration,
+        /// When it did what.
+        run: Run,
         /// Whether the cache was looked into before.
         looked: bool,
     },
@@ -91,13 +89,11 @@ impl Statistics {
                 requests.cache_hit.add(total);
                 requests.queue.add(Duration::ZERO);
             }
-            Way::Run {
-                rows,
-                queue,
-                join,
-                exec,
-                looked,
-            } => {
+            Way::Run { rows, run, looked } => {
+                let between = |from: Instant, to: Instant| to.saturating_duration_since(from);
+                let queue = between(run.pushed, run.taken);
+                let join = between(run.taken, run.began);
+                let exec = between(run.began, run.ended);
                 requests.rows += u64::try_from(rows).unwrap_or(u64::MAX);
                 requests.queue.add(queue);
                 requests.compute_input.add(join);
@@ -154,11 +150,18 @@ mod tests {
     #[test]
     fn the_parts_of_a_run_sum_to_its_request_and_kept_answers_are_no_inferences() {
         let statistics = Statistics::default();
+        let pushed = runtime::clock::instant();
+        let run = Run {
+            pushed,
+            taken: pushed + MS,
+            began: pushed + 3 * MS,
+            ended: pushed + 7 * MS,
+            busy: 4 * MS,
+            rows: 3,
+        };
         let way = Way::Run {
             rows: 3,
-            queue: MS,
-            join: 2 * MS,
-            exec: 4 * MS,
+            run,
             looked: true,
         };
         statistics.answered(way, 10 * MS, 50);

@@ -1,5 +1,6 @@
 //! `ModelInfer`, and what a request in a stream has in common with it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
@@ -7,7 +8,6 @@ use proto::ids::TenantId;
 use proto::limits::INFER_BODY_BYTES_MAX;
 use proto::oip::grpc::{Addressed, read_infer, write_infer};
 use proto::oip::{Answered, InferAnswer};
-use runtime::clock;
 use runtime::https::{Body, Unread};
 use tracing::Span;
 
@@ -34,9 +34,9 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
     let message = messages.only(budget).await?;
     let packed = wire::packs(message.encoding);
     let found = find(door, request, message, Limit { arrived, budget }, &mut None, &span).await?;
-    let total = clock::instant().saturating_duration_since(arrived);
-    let facts = found.obtained.facts(&found.question.slot, total);
+    let (slot, obtained) = (Arc::clone(&found.question.slot), found.obtained.clone());
     let message = found.written(packed, write_infer).await?;
+    let facts = obtained.facts(door, &slot, arrived);
     let mut answer = wire::whole(message, packed);
     answer
         .headers_mut()

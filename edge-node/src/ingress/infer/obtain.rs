@@ -1,7 +1,7 @@
 //! The answer, from wherever it comes first: memory, a flight of the same question, disk, the engine.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, StatusCode};
@@ -54,11 +54,22 @@ pub(in super::super) async fn obtain(
         way: None,
     };
     let (landed, origin) = first(door, question, terms, span).await?;
-    end.way = Some(way(question, &landed, origin));
+    let own = landed
+        .run
+        .filter(|_| matches!(origin, CacheUse::Miss | CacheUse::Bypass));
+    end.way = Some(own.map_or(Way::Kept, |run| Way::Run {
+        rows: question.rows(),
+        run,
+        looked: matches!(origin, CacheUse::Miss),
+    }));
     drop(end);
-    door.parts.metrics.answered_from(origin);
+    let metrics = &door.parts.metrics;
+    metrics.answered_from(origin);
+    let (model, busy) = (&question.slot.release.model, own.map(|run| run.busy));
+    metrics.usage.add(model, question.payer, question.rows(), busy);
     span.record("cache", tracing::field::debug(origin));
-    Ok(Obtained { landed, origin })
+    let at = clock::instant();
+    Ok(Obtained { landed, origin, at })
 }
 
 /// Counts in the model's statistics how a request ended, also when its client leaves and all of this is dropped.
@@ -76,19 +87,6 @@ impl Drop for End<'_> {
             Some(way) => statistics.answered(way, total, clock::now_ms()),
             None => statistics.failed(total),
         }
-    }
-}
-
-fn way(question: &Question, landed: &Landed, origin: CacheUse) -> Way {
-    match origin {
-        CacheUse::HitMemory | CacheUse::HitDisk | CacheUse::Collapsed => Way::Kept,
-        CacheUse::Miss | CacheUse::Bypass => Way::Run {
-            rows: question.rows(),
-            queue: landed.queue,
-            join: landed.batch,
-            exec: landed.exec,
-            looked: matches!(origin, CacheUse::Miss),
-        },
     }
 }
 
@@ -146,14 +144,7 @@ async fn within(deadline: Instant, waiter: Waiter) -> Result<Landed, Refusal> {
 }
 
 fn kept(outputs: Arc<Vec<Tensor>>) -> Landed {
-    let zero = Duration::ZERO;
-    Landed {
-        outputs,
-        queue: zero,
-        batch: zero,
-        exec: zero,
-        rows: 0,
-    }
+    Landed { outputs, run: None }
 }
 
 /// Runs `work` where it may block: on this thread when it is `short`, else on one of its own, so that it holds up nobody

@@ -1,15 +1,16 @@
 //! An answer and what is told of it, before a protocol puts it into its own words.
 
 use std::borrow::Cow;
-use std::fmt::Write;
-use std::time::Duration;
+use std::time::Instant;
 
 use http::HeaderValue;
 use http::header::HeaderName;
 use proto::oip::{InferRequest, Tensor};
+use runtime::clock;
 
-use super::super::classify;
 use super::super::reply::Problem;
+use super::super::{Door, classify};
+use super::stages::Stages;
 use crate::cache::flight::Landed;
 use crate::metrics::CacheUse;
 use crate::serving::ModelSlot;
@@ -19,10 +20,12 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const MODEL: HeaderName = HeaderName::from_static("meridian-model");
 
 /// The outputs of a model, and where they came from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in super::super) struct Obtained {
     pub(super) landed: Landed,
     pub(super) origin: CacheUse,
+    /// When they were in hand.
+    pub(super) at: Instant,
 }
 
 /// One output in the form that the request asks for.
@@ -54,10 +57,17 @@ impl Obtained {
             .collect()
     }
 
-    /// What an answer's head says of it: where it came from, what it took of `total`, which model it was.
-    pub(in super::super) fn facts(&self, slot: &ModelSlot, total: Duration) -> [(HeaderName, HeaderValue); 3] {
-        let timing = timing(&self.landed, self.origin, total);
-        let timing = HeaderValue::try_from(timing).expect("names and numbers are printable ASCII");
+    /// What an answer's head says of it: where it came from, where the time went since `arrived`, which model it was. The
+    /// answer is written now: its times are counted too.
+    pub(in super::super) fn facts(
+        &self,
+        door: &Door,
+        slot: &ModelSlot,
+        arrived: Instant,
+    ) -> [(HeaderName, HeaderValue); 3] {
+        let stages = Stages::of(arrived, self.landed.run.as_ref(), self.at, clock::instant());
+        door.parts.metrics.took(stages.each(), stages.total());
+        let timing = HeaderValue::try_from(stages.told()).expect("names and numbers are printable ASCII");
         [
             (CACHE_STATUS, HeaderValue::from_static(cache_status(self.origin))),
             (SERVER_TIMING, timing),
@@ -74,24 +84,4 @@ fn cache_status(origin: CacheUse) -> &'static str {
         CacheUse::Collapsed => "meridian; fwd=miss; collapsed",
         CacheUse::Bypass => "meridian; fwd=request",
     }
-}
-
-fn timing(landed: &Landed, origin: CacheUse, total: Duration) -> String {
-    let parts = [
-        ("queue", landed.queue),
-        ("batch", landed.batch),
-        ("exec", landed.exec),
-        ("total", total),
-    ];
-    let told = match origin {
-        CacheUse::HitMemory | CacheUse::HitDisk => &parts[3..],
-        CacheUse::Miss | CacheUse::Collapsed | CacheUse::Bypass => &parts[..],
-    };
-    let mut text = String::with_capacity(96);
-    for (name, time) in told {
-        let us = time.as_micros();
-        let comma = if text.is_empty() { "" } else { ", " };
-        let _ = write!(text, "{comma}{name};dur={}.{:03}", us / 1000, us % 1000); // memory takes what is written
-    }
-    text
 }

@@ -62,7 +62,7 @@ async fn tenants_ask_over_tls_and_the_fleets_pages_need_a_certificate_of_the_fle
     let infer = || post(KEY).uri("/v2/models/m/infer").body(full(row(1.0, 1.0))).unwrap();
     let (status, body) = doors.ask(&doors.stranger, infer()).await;
     assert_eq!(status, 200, "{body:?}");
-    for path in ["/v1/node", "/metrics"] {
+    for path in ["/v1/node", "/v1/usage", "/metrics"] {
         let get = || {
             Request::get(path)
                 .header("authorization", format!("Bearer {KEY}"))

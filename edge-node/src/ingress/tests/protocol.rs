@@ -14,13 +14,67 @@ async fn a_json_request_of_any_content_type_is_answered_in_json_with_its_id_and_
     assert_eq!(got.header("meridian-model"), format!("m@1 {}", node.slot.manifest_id));
     assert_eq!(got.header("meridian-served-by"), "eu-fra/n1");
     assert_eq!(got.header("cache-status"), "meridian; fwd=miss");
-    let timing = got.header("server-timing");
-    assert!(
-        ["queue;dur=", "batch;dur=", "exec;dur=", "total;dur="]
-            .iter()
-            .all(|t| timing.contains(t)),
-        "{timing}"
-    );
+}
+
+/// Parts of a `Server-Timing`, milliseconds, and the total it tells.
+fn timing(got: &Got) -> (Vec<(&str, f64)>, f64) {
+    let mut parts: Vec<(&str, f64)> = got
+        .header("server-timing")
+        .split(", ")
+        .map(|part| part.split_once(";dur=").unwrap())
+        .map(|(name, ms)| (name, ms.parse().unwrap()))
+        .collect();
+    let (name, total) = parts.pop().unwrap();
+    assert_eq!(name, "total");
+    (parts, total)
+}
+
+#[tokio::test]
+async fn the_parts_of_server_timing_follow_the_request_and_sum_to_its_total() {
+    let node = Node::start().await;
+    for (origin, all) in [("fwd=miss", true), ("hit", false)] {
+        let began = runtime::clock::instant();
+        let got = node.infer(row(1.5, 2.0)).await;
+        let whole_ms = began.elapsed().as_secs_f64() * 1e3;
+        assert!(got.header("cache-status").ends_with(origin));
+        let (parts, total) = timing(&got);
+        let names: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
+        assert!(
+            ["route", "queue", "batch", "exec", "encode"]
+                .iter()
+                .filter(|n| names.contains(n))
+                .eq(names.iter())
+        );
+        assert_eq!(names.contains(&"exec"), all, "{names:?}");
+        let sum: f64 = parts.iter().map(|(_, ms)| ms).sum();
+        assert!(
+            (sum - total).abs() < 1e-6 && total <= whole_ms,
+            "{sum} {total} {whole_ms}"
+        );
+    }
+    let metrics = node.get("/metrics").await;
+    let text = String::from_utf8(metrics.body.to_vec()).unwrap();
+    assert!(text.contains("edge_request_seconds_count 2"), "{text}");
+    assert!(text.contains(r#"edge_stage_seconds_count{stage="exec"} 1"#), "{text}");
+    assert!(text.contains(r#"edge_stage_seconds_count{stage="route"} 2"#), "{text}");
+}
+
+#[tokio::test]
+async fn the_fleet_sees_what_each_tenant_had_of_each_model() {
+    let node = Node::start().await;
+    for key in [KEY, KEY, OTHER] {
+        let answer = node.send(post(key), "/v2/models/m/infer", row(1.0, 2.0)).await;
+        assert_eq!(answer.status, 200);
+    }
+    let page = node.get("/v1/usage").await.json();
+    let line = |tenant: &str| {
+        let lines = page["lines"].as_array().unwrap();
+        lines.iter().find(|line| line["tenant"] == tenant).unwrap().clone()
+    };
+    let of = |tenant: &str, what: &str| line(tenant)[what].as_u64().unwrap();
+    let counts = ["requests", "predictions", "kept"];
+    assert_eq!(counts.map(|what| of("acme", what)), [2, 2, 1]);
+    assert_eq!(counts.map(|what| of("other", what)), [1, 1, 0]);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod headers;
 mod proxy;
 mod reply;
 mod status;
+mod timing;
 
 mod replay;
 

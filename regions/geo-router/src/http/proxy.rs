@@ -29,7 +29,7 @@ use runtime::telemetry::{chain, inject_current};
 use tokio::time::timeout_at;
 
 use super::replay::{Attempt, Budget, Recording};
-use super::{door, grpc, headers};
+use super::{door, grpc, headers, timing};
 use crate::metrics::Instruments;
 use crate::probe::server_name;
 use crate::steering::Steering;
@@ -137,13 +137,12 @@ impl Proxy {
             return Err(Failed::Client);
         };
         let deadline = tokio::time::Instant::from_std(job.deadline);
-        let route_ms = seconds_since(job.began) * 1e3;
         let sent = timeout_at(deadline, self.client.request(node.ingress, &name, request)).await;
         match sent.map_err(|_| Failed::Deadline)? {
             Ok(response)
                 if response.status() == StatusCode::SERVICE_UNAVAILABLE || grpc::turned_away(response.headers()) =>
             {
-                let read = timeout_at(deadline, self.turned_away(node, response, route_ms)).await;
+                let read = timeout_at(deadline, self.turned_away(node, response, job.began)).await;
                 Ok(Tried::TurnedAway(read.map_err(|_| Failed::Deadline)?))
             }
             Ok(response) => {
@@ -157,7 +156,7 @@ impl Proxy {
                 if self.steering.state(&node.id) == State::Suspect {
                     self.steering.learn(&node.id, Event::Served);
                 }
-                Ok(Tried::Answered(self.through(response, route_ms)))
+                Ok(Tried::Answered(self.through(response, job.began)))
             }
             Err(_) if job.body.client_broke() => Err(Failed::Client),
             Err(error) => {
@@ -203,7 +202,7 @@ impl Proxy {
         Some(Response::from_parts(head, full(bytes)))
     }
     /// A node that answered 503: learns why, and keeps its answer in case nobody else takes the request.
-    async fn turned_away(&self, node: &Node, response: Response<Incoming>, route_ms: f64) -> Response<Body> {
+    async fn turned_away(&self, node: &Node, response: Response<Incoming>, began: Instant) -> Response<Body> {
         let (head, body) = response.into_parts();
         let read = Limited::new(body, ERROR_BODY_BYTES_MAX).collect().await;
         let bytes: Bytes = read.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -219,15 +218,19 @@ impl Proxy {
         );
         let mut response = Response::from_parts(head, full(bytes));
         response.headers_mut().remove(header::CONTENT_LENGTH);
-        self.through(response, route_ms)
+        self.through(response, began)
     }
-    /// A node's answer as the client gets it.
-    fn through(&self, mut response: Response<Body>, route_ms: f64) -> Response<Body> {
+    /// A node's answer, whose request came at `began`, as the client gets it.
+    fn through(&self, mut response: Response<Body>, began: Instant) -> Response<Body> {
         let out = response.headers_mut();
         headers::strip(out);
         headers::via(out, &self.name);
-        if let Ok(value) = HeaderValue::from_str(&format!("route;dur={route_ms:.3}")) {
-            out.append(SERVER_TIMING, value);
+        let whole_ms = seconds_since(began) * 1e3;
+        if let Some(timing) = out
+            .get(SERVER_TIMING)
+            .and_then(|told| timing::with_route(told, whole_ms))
+        {
+            out.insert(SERVER_TIMING, timing);
         }
         response
     }

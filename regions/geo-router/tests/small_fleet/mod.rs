@@ -262,7 +262,7 @@ async fn answer(
         .insert("meridian-served-by", id.to_string().parse().unwrap());
     response
         .headers_mut()
-        .insert("server-timing", "exec;dur=1".parse().unwrap());
+        .insert("server-timing", "exec;dur=1, total;dur=1".parse().unwrap());
     Ok(response)
 }
 

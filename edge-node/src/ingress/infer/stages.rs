@@ -1,0 +1,117 @@
+//! Where the time of one request went: stages that follow one another, so that they sum to the whole.
+//!
+//! ```text
+//!   head here --route--> in the queue --queue--> taken --batch--> in the engine --exec--> out of it --encode--> answer written
+//! ```
+//! A request that joins a run which is under way counts of each stage only what it waited for itself.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use crate::cache::flight::Run;
+use crate::metrics::Stage;
+
+/// The time of each stage, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Stages([Duration; Stage::ALL.len()]);
+
+impl Stages {
+    /// Of a request whose head was here at `arrived`, whose outputs were in hand at `obtained`, and whose answer is written
+    /// `now`. Without a `run` of the engine finding the kept answer is all of its way.
+    pub(super) fn of(arrived: Instant, run: Option<&Run>, obtained: Instant, now: Instant) -> Self {
+        let ends = match run {
+            Some(run) => [run.pushed, run.taken, run.began, run.ended, now],
+            None => [obtained, obtained, obtained, obtained, now],
+        };
+        let mut from = arrived;
+        Self(ends.map(|end| {
+            let end = end.clamp(from, now.max(from));
+            let spent = end - from;
+            from = end;
+            spent
+        }))
+    }
+
+    /// Stages with their times.
+    pub(in super::super) fn each(&self) -> impl Iterator<Item = (Stage, Duration)> {
+        Stage::ALL.into_iter().zip(self.0)
+    }
+    /// From the head to the written answer.
+    pub(in super::super) fn total(&self) -> Duration {
+        self.0.iter().sum()
+    }
+
+    /// As `Server-Timing` tells it, milliseconds. A stage of less than half a microsecond is left out, so that kept answers
+    /// have short headers; what is told sums to the total that is told.
+    pub(super) fn told(&self) -> String {
+        let mut text = String::with_capacity(112);
+        let mut total_us = 0;
+        for (stage, time) in self.each() {
+            let us = (time.as_nanos() + 500) / 1_000;
+            if us > 0 {
+                total_us += us;
+                tell(&mut text, stage.name(), us);
+            }
+        }
+        tell(&mut text, "total", total_us);
+        text
+    }
+}
+
+fn tell(text: &mut String, name: &str, us: u128) {
+    let comma = if text.is_empty() { "" } else { ", " };
+    let _ = write!(text, "{comma}{name};dur={}.{:03}", us / 1_000, us % 1_000); // memory takes what is written
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(base: Instant, us: u64) -> Instant {
+        base + Duration::from_micros(us)
+    }
+    fn run(base: Instant, [pushed, taken, began, ended]: [u64; 4]) -> Run {
+        Run {
+            pushed: at(base, pushed),
+            taken: at(base, taken),
+            began: at(base, began),
+            ended: at(base, ended),
+            busy: Duration::ZERO,
+            rows: 1,
+        }
+    }
+
+    #[test]
+    fn stages_are_told_in_order_and_empty_ones_are_not() {
+        let base = runtime::clock::instant();
+        let ran = run(base, [100, 1_100, 1_100, 9_100]);
+        let stages = Stages::of(base, Some(&ran), at(base, 9_150), at(base, 9_200));
+        let told = "route;dur=0.100, queue;dur=1.000, exec;dur=8.000, encode;dur=0.100, total;dur=9.200";
+        assert_eq!(stages.told(), told);
+        let kept = Stages::of(base, None, at(base, 5), at(base, 9));
+        assert_eq!(kept.told(), "route;dur=0.005, encode;dur=0.004, total;dur=0.009");
+    }
+
+    #[test]
+    fn who_joins_a_run_under_way_counts_only_what_it_waited_itself() {
+        let base = runtime::clock::instant();
+        let ran = run(base, [0, 100, 100, 1_000]);
+        let stages = Stages::of(at(base, 600), Some(&ran), at(base, 1_000), at(base, 1_010));
+        assert_eq!(stages.told(), "exec;dur=0.400, encode;dur=0.010, total;dur=0.410");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_clocks_say_the_stages_sum_to_the_time_between_head_and_answer(
+            times in prop::array::uniform7(0_u64..100_000)
+        ) {
+            let base = runtime::clock::instant();
+            let [arrived, obtained, end, rest @ ..] = times;
+            let (arrived, now) = (at(base, arrived.min(end)), at(base, end));
+            let stages = Stages::of(arrived, Some(&run(base, rest)), at(base, obtained), now);
+            prop_assert_eq!(stages.total(), now - arrived);
+        }
+    }
+}
