@@ -197,6 +197,7 @@ impl App {
             operator: listener.local_addr().map_err(listen)?,
         };
         let mut metrics = Metrics::new();
+        metrics.show_process();
         kept.instruments.register(&mut metrics);
         let service = Service {
             ledger: kept.ledger.clone(),

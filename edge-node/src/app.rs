@@ -108,6 +108,7 @@ impl App {
         std::fs::create_dir_all(&config.data).map_err(failed("make the data folder"))?;
 
         let mut registry = runtime::metrics::Metrics::new();
+        registry.show_process();
         let metrics = Metrics::new(&mut registry);
         let instruments = Instruments::registered(&mut registry);
         let (serving, lifecycle, draining) = (Serving::new(), Lifecycle::new(), CancellationToken::new());

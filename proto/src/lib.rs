@@ -4,7 +4,7 @@
 //! Read in this order: names ([`ids`]) and bounds ([`limits`]), the documents people sign
 //! ([`manifest`], [`plan`]), what the control plane signs ([`region_state`]), the log that holds
 //! both together ([`entry`], [`merkle`], [`tile`], [`note`]), the wire between parts ([`frame`],
-//! [`message`]) and the protocol that end users speak ([`oip`]).
+//! [`message`]), the protocol that end users speak ([`oip`]) and what people are shown ([`status`], [`usage`]).
 
 pub mod ids;
 pub mod limits;
@@ -23,3 +23,4 @@ pub mod frame;
 pub mod message;
 pub mod oip;
 pub mod status;
+pub mod usage;

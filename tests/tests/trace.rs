@@ -19,7 +19,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use meridian_tests::fleet::{log_of, next_version, until};
+use meridian_tests::fleet::{command, log_of, next_version, until};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message;
@@ -186,6 +186,44 @@ async fn no_payload_and_no_key_is_in_any_span_or_log(world: &World, exports: &Ex
     Ok(())
 }
 
+async fn people_see_where_the_time_goes_and_what_it_costs(world: &World) -> Result<()> {
+    let client = world.through_router(REGIONS[2].client, "world")?;
+    let answer = ask(&client, &format!("{:032x}", 77), SAMPLE.to_owned()).await?;
+    let timing = answer.header("server-timing");
+    let parts: Option<Vec<(&str, f64)>> = timing
+        .split(", ")
+        .map(|part| {
+            part.split_once(";dur=")
+                .and_then(|(name, ms)| Some((name, ms.parse().ok()?)))
+        })
+        .collect();
+    let (total, stages): (Vec<_>, Vec<_>) = parts
+        .context("stages")?
+        .into_iter()
+        .partition(|(name, _)| *name == "total");
+    let (total, sum) = (total[0].1, stages.iter().map(|(_, ms)| ms).sum::<f64>());
+    ensure!((sum / total - 1.0).abs() < 0.02, "the stages sum to {sum}: {timing}");
+    let diagnosis = command(world, &["--json", "diagnose", NODE, "--seconds", "1"]).await?;
+    let diagnosis: serde_json::Value = serde_json::from_str(&diagnosis)?;
+    ensure!(
+        diagnosis["node"] == NODE && diagnosis["stages"].is_array(),
+        "{diagnosis}"
+    );
+    let prices = world.folders.home().join("prices.toml");
+    std::fs::write(&prices, "currency = \"EUR\"\n[class.cpu]\ncore-hour = 0.041\n")?;
+    let bill = command(world, &["--json", "cost", "--prices", &prices.to_string_lossy()]).await?;
+    let bill: serde_json::Value = serde_json::from_str(&bill)?;
+    let line = bill["lines"]
+        .as_array()
+        .and_then(|lines| lines.iter().find(|line| line["tenant"] == "world"));
+    let line = line.with_context(|| format!("a line of the tenant: {bill}"))?;
+    ensure!(
+        line["predictions"].as_u64() > Some(0) && line["all_in_per_1000"].as_f64() > Some(0.0),
+        "{bill}"
+    );
+    Ok(())
+}
+
 /// Lets the router and one node send their spans to `endpoint`.
 async fn trace_to(world: &mut World, endpoint: &str) -> Result<()> {
     let files = [
@@ -236,6 +274,9 @@ fn one_trace_spans_router_node_and_engine_and_tells_no_payload_and_no_key() {
         no_payload_and_no_key_is_in_any_span_or_log(&world, &exports)
             .await
             .expect("nothing is told");
+        people_see_where_the_time_goes_and_what_it_costs(&world)
+            .await
+            .expect("seen");
         world.down().await.expect("all parts stop");
         assert!(lifecycle.stop(Duration::from_secs(10)).await);
     });

@@ -75,6 +75,10 @@ pub enum Command {
     /// Proofs about the past, made offline from the log
     #[command(subcommand)]
     Audit(Audit),
+    /// What holds a node up: queue, CPU, memory, network, disk or model
+    Diagnose(crate::observe::DiagnoseArgs),
+    /// What predictions cost, by model and tenant
+    Cost(crate::observe::CostArgs),
     /// Completions for a shell, to standard output
     Completions {
         /// Which shell

@@ -77,6 +77,8 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Tenant(command) => run_tenant(command, open()?, cli.json).await,
         Command::Log(command) => run_log(command, &dir, cli.json).await,
         Command::Audit(command) => run_audit(command, &dir, cli.json).await,
+        Command::Diagnose(args) => crate::observe::run_diagnose(&args, &open()?, cli.json).await,
+        Command::Cost(args) => crate::observe::run_cost(&args, &open()?, cli.json).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "fleet", &mut std::io::stdout());
             Ok(())

@@ -19,6 +19,7 @@ pub mod zoo;
 
 pub mod export;
 pub mod issue;
+pub mod observe;
 pub mod rollout;
 pub mod show;
 

@@ -8,59 +8,10 @@ use std::time::Duration;
 
 use proto::ids::{ModelName, TenantId, UnixMs};
 use proto::limits::USAGE_ACCOUNTS_MAX;
+use proto::usage::{UsageLine, UsagePage, Used};
 use runtime::clock;
-use serde::{Deserialize, Serialize};
 
 use crate::batch::accounts::Payer;
-
-/// What one tenant has had of one model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Used {
-    /// Requests that were answered.
-    pub requests: u64,
-    /// Rows that were answered, kept ones too.
-    pub predictions: u64,
-    /// Requests of them that needed no run of their own.
-    pub kept: u64,
-    /// Time of engine threads, microseconds; of a run with others the share of its rows.
-    pub engine_us: u64,
-}
-
-impl Used {
-    fn add(&mut self, rows: usize, busy: Option<Duration>) {
-        self.requests += 1;
-        self.predictions += u64::try_from(rows).unwrap_or(u64::MAX);
-        match busy {
-            Some(busy) => self.engine_us += u64::try_from(busy.as_micros()).unwrap_or(u64::MAX),
-            None => self.kept += 1,
-        }
-    }
-}
-
-/// One line of the answer to `GET /v1/usage`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UsageLine {
-    /// Which model.
-    pub model: ModelName,
-    /// Who asked; none for all those beyond the bound on accounts, and for those who are no longer known.
-    pub tenant: Option<TenantId>,
-    /// How much.
-    #[serde(flatten)]
-    pub used: Used,
-}
-
-/// The answer to `GET /v1/usage`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UsagePage {
-    /// When counting began: the node's start.
-    pub since: UnixMs,
-    /// When this was made.
-    pub now: UnixMs,
-    /// Threads that run models.
-    pub engine_threads: usize,
-    /// By model and tenant.
-    pub lines: Vec<UsageLine>,
-}
 
 /// The accounts.
 #[derive(Debug)]
@@ -90,14 +41,14 @@ impl Usage {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         let known = accounts.of.get_mut(model).and_then(|of| of.get_mut(&Some(payer)));
         if let Some(used) = known {
-            used.add(rows, busy);
+            add(used, rows, busy);
             return;
         }
         // The first answer. Beyond the bound a model's newcomers share one account.
         let room = accounts.count < USAGE_ACCOUNTS_MAX;
         accounts.count += usize::from(room);
         let of_model = accounts.of.entry(model.clone()).or_default();
-        of_model.entry(room.then_some(payer)).or_default().add(rows, busy);
+        add(of_model.entry(room.then_some(payer)).or_default(), rows, busy);
     }
 
     /// All accounts, by model and tenant; `names` are the tenants that are known now.
@@ -120,6 +71,16 @@ impl Usage {
             engine_threads,
             lines,
         }
+    }
+}
+
+/// Counts one more answer.
+fn add(used: &mut Used, rows: usize, busy: Option<Duration>) {
+    used.requests += 1;
+    used.predictions += u64::try_from(rows).unwrap_or(u64::MAX);
+    match busy {
+        Some(busy) => used.engine_us += u64::try_from(busy.as_micros()).unwrap_or(u64::MAX),
+        None => used.kept += 1,
     }
 }
 

@@ -4,6 +4,8 @@
 //! registry is shared and only read. Names follow `<area>_<noun>_<unit>`; `_total` is added to counters by the
 //! encoder. Label values come from closed enums, never from users.
 
+mod process;
+
 use prometheus_client::registry::{Metric, Registry};
 
 /// The content type of [`Metrics::encode`].
@@ -25,6 +27,11 @@ impl Metrics {
     /// Shows `instrument` as `name`; keep a clone of it to change its value.
     pub fn register(&mut self, name: &str, help: &str, instrument: impl Metric) {
         self.registry.register(name, help, instrument);
+    }
+
+    /// Shows what this process and its machine use, too.
+    pub fn show_process(&mut self) {
+        self.registry.register_collector(Box::new(process::Process));
     }
 
     /// The registry itself, for collectors and prefixes.

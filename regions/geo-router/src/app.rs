@@ -100,6 +100,7 @@ impl App {
             );
         }
         let mut metrics = Metrics::new();
+        metrics.show_process();
         let shared = Shared {
             steering: Arc::new(Steering::new(config.clients)),
             gossip: Arc::new(Mutex::new(Gossip::new(trust.log_vkey.clone()))),
