@@ -11,11 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regions::policy::Boundaries;
-use runtime::https::{HttpsError, PlainListener, ServerTls, serve, serve_plain};
+use runtime::https::{HttpsError, PlainListener, Ports, ServerTls, serve_plain, serve_ports};
 use runtime::identity::{Identity, IdentityError, Role, load_trust};
 use runtime::lifecycle::Lifecycle;
 use serde::Serialize;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Queue;
@@ -100,9 +99,13 @@ impl App {
             });
         };
         let tls = ServerTls::load(&config.ingress.certificate, &config.ingress.key, Some(&identity))?;
-        let (door, plain) = bind(&config).await?;
+        let ports = Ports::bind(config.ingress.listen, config.ingress.http3).await?;
+        let plain = match &config.ingress.plain {
+            None => None,
+            Some(text) => Some(PlainListener::bind(text).await?),
+        };
         let addresses = Addresses {
-            ingress: door.local_addr().map_err(failed("read the address of the ingress"))?,
+            ingress: ports.address(),
             plain: plain.as_ref().map(PlainListener::address),
         };
         std::fs::create_dir_all(&config.data).map_err(failed("make the data folder"))?;
@@ -140,7 +143,7 @@ impl App {
             instruments,
         };
         sync::start(parts, &lifecycle)?;
-        serve(door, Some(tls), &lifecycle, service.clone())?;
+        serve_ports(ports, tls, &lifecycle, service.clone())?;
         if let Some(plain) = plain {
             serve_plain(plain, &lifecycle, service);
         }
@@ -173,18 +176,6 @@ impl App {
         }
         clean && ended
     }
-}
-
-async fn bind(config: &NodeConfig) -> Result<(TcpListener, Option<PlainListener>), BuildError> {
-    let listen = config.ingress.listen;
-    let door = TcpListener::bind(listen)
-        .await
-        .map_err(failed(&format!("listen on {listen}")))?;
-    let plain = match &config.ingress.plain {
-        None => None,
-        Some(text) => Some(PlainListener::bind(text).await?),
-    };
-    Ok((door, plain))
 }
 
 fn failed(what: &str) -> impl FnOnce(std::io::Error) -> BuildError {

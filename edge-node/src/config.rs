@@ -67,6 +67,8 @@ runtime::config_file! {
         pub certificate: PathBuf = required "ingress/cert.pem",
         /// The key of it.
         pub key: PathBuf = required "ingress/key.pem",
+        /// HTTP/3 on the UDP port of the same number; on unless this says false.
+        pub http3: Option<bool> = optional true,
         /// A listener without TLS for this machine only: a loopback address or `unix:/path`.
         pub plain: Option<String> = optional "127.0.0.1:0",
     }
@@ -158,6 +160,8 @@ pub struct IngressConfig {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
+    /// Whether HTTP/3 is spoken too.
+    pub http3: bool,
     /// A listener without TLS.
     pub plain: Option<String>,
 }
@@ -249,6 +253,7 @@ impl NodeConfig {
                 listen: ingress.listen,
                 certificate: relative_to(path, &ingress.certificate),
                 key: relative_to(path, &ingress.key),
+                http3: ingress.http3.unwrap_or(true),
                 plain,
             },
             cache: CacheConfig {

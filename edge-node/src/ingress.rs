@@ -39,12 +39,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use hyper::service::Service;
 use proto::ids::NodeId;
 use proto::limits::INFER_BODIES_BYTES_MAX;
 use regions::policy::Boundaries;
-use runtime::https::{Body, Unread, full};
+use runtime::https::{Body, Inbound, Unread, full};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Queue;
@@ -111,12 +110,12 @@ impl Ingress {
     }
 }
 
-impl Service<Request<Incoming>> for Ingress {
+impl Service<Request<Inbound>> for Ingress {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Inbound>) -> Self::Future {
         let door = Arc::clone(&self.0);
         Box::pin(async move {
             let (request, mut body) = Unread::split(request);

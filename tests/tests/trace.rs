@@ -17,14 +17,13 @@ use fleet::dev::smoke::{MODEL, SAMPLE};
 use fleet::dev::world::World;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use meridian_tests::fleet::{command, log_of, next_version, until};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message;
 use proto::ids::{ContentHash, hex};
-use runtime::https::{PlainListener, serve_plain};
+use runtime::https::{Inbound, PlainListener, serve_plain};
 use runtime::lifecycle::Lifecycle;
 
 const NODE: &str = "us-iad/n1";
@@ -52,7 +51,7 @@ async fn collector(lifecycle: &Lifecycle) -> Result<(String, Exports)> {
     let listener = PlainListener::bind("127.0.0.1:0").await?;
     let endpoint = format!("http://{}", listener.address());
     let got = Arc::clone(&exports);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |request: Request<Inbound>| {
         let got = Arc::clone(&got);
         async move {
             let body = request.into_body().collect().await.map(|body| body.to_bytes());

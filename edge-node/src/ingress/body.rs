@@ -9,8 +9,8 @@ use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use proto::limits::INFER_BODY_MS_MAX;
+use runtime::https::Inbound;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::reply::Problem;
@@ -69,7 +69,7 @@ pub(super) struct Received {
 /// Reads `body` of at most `bytes_max` bytes within `time`. The caller tells what running out of time means.
 pub(super) async fn read(
     room: &Room,
-    mut body: Incoming,
+    mut body: Inbound,
     bytes_max: usize,
     time: Duration,
 ) -> Result<Option<Received>, Problem> {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use hyper::body::Incoming;
 use proto::ids::{ContentHash, ModelName, ModelVersion, NodeName, RegionId};
 use proto::limits::{GOSSIP_CHECKPOINTS_MAX, INFER_BODY_MS_MAX, NOTE_BYTES_MAX};
+use runtime::https::Inbound;
 use serde::{Deserialize, Serialize};
 
 use super::body::Room;
@@ -103,7 +103,7 @@ pub(super) fn node(parts: &Parts) -> NodeStatus {
 }
 
 /// Hands what a router has seen to sync, and answers with what this node has seen.
-pub(super) async fn checkpoints(parts: &Parts, room: &Room, incoming: Incoming) -> Result<Answer, Problem> {
+pub(super) async fn checkpoints(parts: &Parts, room: &Room, incoming: Inbound) -> Result<Answer, Problem> {
     let (bytes_max, time) = (
         2 * GOSSIP_CHECKPOINTS_MAX * NOTE_BYTES_MAX,
         Duration::from_millis(INFER_BODY_MS_MAX),

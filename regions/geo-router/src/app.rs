@@ -8,11 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use hyper::service::service_fn;
 use proto::signed::TrustBundle;
-use runtime::https::{Client, PlainListener, ServerTls, serve, serve_plain};
+use runtime::https::{Client, PlainListener, Ports, ServerTls, serve_plain, serve_ports};
 use runtime::identity::{Identity, Role, load_trust};
 use runtime::lifecycle::Lifecycle;
 use runtime::metrics::Metrics;
-use tokio::net::TcpListener;
 
 use crate::config::{HttpConfig, RouterConfig};
 use crate::dns;
@@ -36,7 +35,7 @@ struct Shared {
 /// Everything that is bound.
 struct Doors {
     tls: ServerTls,
-    listener: TcpListener,
+    ports: Ports,
     plain: Option<PlainListener>,
     dns: Option<(dns::Server, dns::Zone)>,
 }
@@ -44,8 +43,7 @@ struct Doors {
 impl Doors {
     async fn open(http: &HttpConfig, dns: Option<(SocketAddr, dns::Zone)>, identity: &Identity) -> Result<Self> {
         let tls = ServerTls::load(&http.certificate, &http.key, Some(identity))?;
-        let bound = TcpListener::bind(http.listen).await;
-        let listener = bound.with_context(|| format!("listen on {}", http.listen))?;
+        let ports = Ports::bind(http.listen, http.http3).await?;
         let plain = match &http.plain {
             Some(address) => Some(PlainListener::bind(address).await?),
             None => None,
@@ -57,12 +55,7 @@ impl Doors {
             }
             None => None,
         };
-        Ok(Self {
-            tls,
-            listener,
-            plain,
-            dns,
-        })
+        Ok(Self { tls, ports, plain, dns })
     }
 }
 
@@ -125,7 +118,7 @@ impl App {
     /// # Errors
     /// As the system says.
     pub fn addresses(&self) -> Result<serde_json::Value> {
-        let mut addresses = serde_json::json!({ "ingress": self.doors.listener.local_addr()?.to_string() });
+        let mut addresses = serde_json::json!({ "ingress": self.doors.ports.address().to_string() });
         if let Some(plain) = &self.doors.plain {
             addresses["plain"] = plain.address().into();
         }
@@ -143,7 +136,7 @@ impl App {
         self.prober.round().await;
         let front = self.front.clone();
         let service = service_fn(move |request| front.clone().answer(request));
-        serve(self.doors.listener, Some(self.doors.tls), &lifecycle, service.clone())?;
+        serve_ports(self.doors.ports, self.doors.tls, &lifecycle, service.clone())?;
         if let Some(plain) = self.doors.plain {
             serve_plain(plain, &lifecycle, service);
         }

@@ -44,6 +44,8 @@ runtime::config_file! {
         pub certificate: PathBuf = required "ingress/cert.pem",
         /// The key of it.
         pub key: PathBuf = required "ingress/key.pem",
+        /// HTTP/3 on the UDP port of the same number; on unless this says false.
+        pub http3: Option<bool> = optional true,
         /// A listener without TLS for this machine only: a loopback address or `unix:/path`.
         pub plain: Option<String> = optional "127.0.0.1:0",
         /// Proxies in front of this one, whose Forwarded and X-Forwarded-For are believed.
@@ -125,6 +127,8 @@ pub struct HttpConfig {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
+    /// Whether HTTP/3 is spoken too.
+    pub http3: bool,
     /// A listener without TLS.
     pub plain: Option<String>,
     /// Proxies that are believed.
@@ -189,6 +193,7 @@ impl RouterConfig {
                 listen: file.http.listen,
                 certificate: at(&file.http.certificate),
                 key: at(&file.http.key),
+                http3: file.http.http3.unwrap_or(true),
                 plain: file.http.plain,
                 forwarded_from: forwarded_from.map_err(|e| value("http.forwarded-from", e))?,
                 mode: file.http.mode,

@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BytesMut};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use proto::limits::{INFER_BODY_BYTES_MAX, INFER_BODY_MS_MAX};
 use proto::oip::grpc::{PREFIX_BYTES, prefix};
 use runtime::clock;
-use runtime::https::Unread;
+use runtime::https::{Inbound, Unread};
 use tokio::time::{timeout, timeout_at};
 
 use super::super::Door;
@@ -42,7 +41,7 @@ impl Message {
 /// What a client sends in one call.
 #[derive(Debug)]
 pub(super) struct Messages {
-    body: Incoming,
+    body: Inbound,
     encoding: Encoding,
     bytes_max: usize,
     room: Room,

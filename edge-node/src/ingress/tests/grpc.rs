@@ -442,7 +442,7 @@ async fn servers_and_models_are_described() {
 /// A call that a test speaks in.
 struct Talk {
     say: mpsc::Sender<Bytes>,
-    answer: Incoming,
+    answer: hyper::body::Incoming,
 }
 
 impl Talk {

@@ -1,14 +1,17 @@
 //! HTTP for everybody: TLS 1.3 listeners and clients, and plain listeners that cannot leave the machine.
 //!
 //! ```text
-//!   Listener --accept--> TLS handshake --> HTTP/1.1 or HTTP/2 --> service(Request + PeerAddr, Transport, Option<Role>)
+//!   Listener --accept--> TLS handshake --> HTTP/1.1, 2 or 3 --> service(Request + PeerAddr, Transport, Option<Role>)
 //!       | drain: no new connection, open ones finish what they took
 //! ```
 //! Every connection has a bound in number, head size and time for handshake and head. What a request may do, and how
 //! long its body may take, is decided by the service.
 
 mod client;
+mod http3;
+mod inbound;
 mod plain;
+mod ports;
 mod server;
 mod tls;
 mod unread;
@@ -19,7 +22,10 @@ use std::path::PathBuf;
 use crate::identity::IdentityError;
 
 pub use client::{Body, Client, ClientError, empty, full};
+
+pub use inbound::Inbound;
 pub use plain::PlainListener;
+pub use ports::{Ports, serve_ports};
 pub use server::{serve, serve_plain};
 pub use tls::ServerTls;
 pub use unread::Unread;
@@ -65,8 +71,8 @@ pub enum HttpsError {
 /// Where a request comes from. In every request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerAddr {
-    /// A TCP peer.
-    Tcp(SocketAddr),
+    /// A TCP or UDP peer.
+    Ip(SocketAddr),
     /// A process of this machine, over a unix socket.
     Unix,
 }

@@ -4,15 +4,19 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::ALT_SVC;
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use pin_project_lite::pin_project;
 use proto::limits::{HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_STREAMS_MAX};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -20,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::inbound::Inbound;
 use super::plain::Kind;
 use super::{HttpsError, PeerAddr, PlainListener, ServerTls, Transport};
 use crate::identity::{Role, role_of};
@@ -33,8 +38,8 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// client knows of no close yet: the request may be on its way.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// How much of a request body HTTP/2 may send ahead of the service, per stream and per connection.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+pub(super) const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+pub(super) const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
 /// What one listener allows its clients.
 #[derive(Clone, Copy)]
@@ -48,22 +53,22 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    const USUAL: Self = Self {
+    pub(super) const USUAL: Self = Self {
         connections_max: HTTP_CONNECTIONS_MAX,
         handshake: Duration::from_secs(5),
         head: Duration::from_secs(30),
     };
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What the daemons put behind a listener.
 pub trait HttpService<B>:
-    Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+    Service<Request<Inbound>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
 {
 }
 impl<B, S> HttpService<B> for S where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+    S: Service<Request<Inbound>, Response = Response<B>, Error = Infallible, Future: Send>
         + Clone
         + Send
         + Sync
@@ -122,7 +127,7 @@ where
                 while let Some((stream, address, room)) = door.next(|| listener.accept()).await {
                     let _ = stream.set_nodelay(true); // a socket that refuses is slower, not wrong
                     let facts = Facts {
-                        peer: PeerAddr::Tcp(address),
+                        peer: PeerAddr::Ip(address),
                         transport: Transport::Plain,
                         role: None,
                     };
@@ -145,10 +150,20 @@ where
 
 /// What a connection's requests are told about it.
 #[derive(Clone)]
-struct Facts {
-    peer: PeerAddr,
-    transport: Transport,
-    role: Option<Role>,
+pub(super) struct Facts {
+    pub(super) peer: PeerAddr,
+    pub(super) transport: Transport,
+    pub(super) role: Option<Role>,
+}
+
+impl Facts {
+    /// Into the extensions of `request`.
+    pub(super) fn tell<B>(self, request: &mut Request<B>) {
+        let extensions = request.extensions_mut();
+        extensions.insert(self.peer);
+        extensions.insert(self.transport);
+        extensions.insert(self.role);
+    }
 }
 
 /// Which HTTP a connection speaks: TLS has agreed on one, a plain client shows it by its first bytes.
@@ -162,10 +177,12 @@ enum Version {
 /// What all connections of one listener share.
 #[derive(Clone)]
 pub(super) struct Door<S> {
-    lifecycle: Lifecycle,
-    service: S,
-    bounds: Bounds,
-    room: Arc<Semaphore>,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) service: S,
+    pub(super) bounds: Bounds,
+    pub(super) room: Arc<Semaphore>,
+    /// What every answer says of the same service elsewhere.
+    alt_svc: Option<HeaderValue>,
 }
 
 impl<S> Door<S> {
@@ -176,7 +193,13 @@ impl<S> Door<S> {
             service,
             bounds,
             room,
+            alt_svc: None,
         }
+    }
+    /// Lets every answer carry `alt_svc`.
+    pub(super) fn saying(self, alt_svc: HeaderValue) -> Self {
+        let alt_svc = Some(alt_svc);
+        Self { alt_svc, ..self }
     }
 
     /// The next connection there is room for; none when draining.
@@ -204,7 +227,7 @@ impl<S> Door<S> {
         }
     }
 
-    fn admit(&self, connection: impl Future<Output = ()> + Send + 'static, room: OwnedSemaphorePermit) {
+    pub(super) fn admit(&self, connection: impl Future<Output = ()> + Send + 'static, room: OwnedSemaphorePermit) {
         self.lifecycle.spawn("http-connection", async move {
             connection.await;
             drop(room);
@@ -224,6 +247,7 @@ impl<S> Door<S> {
             service: self.service,
             facts,
             asked: asked.clone(),
+            alt_svc: self.alt_svc,
         };
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
@@ -282,7 +306,7 @@ where
         Version::One
     };
     let facts = Facts {
-        peer: PeerAddr::Tcp(address),
+        peer: PeerAddr::Ip(address),
         transport: Transport::Tls,
         role,
     };
@@ -327,20 +351,43 @@ struct Told<S> {
     facts: Facts,
     /// Cancelled by the first request.
     asked: CancellationToken,
+    alt_svc: Option<HeaderValue>,
 }
 
-impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Told<S> {
+pin_project! {
+    /// An answer on its way, and what is said with it.
+    struct Answering<F> {
+        #[pin]
+        answer: F,
+        alt_svc: Option<HeaderValue>,
+    }
+}
+
+impl<F: Future<Output = Result<Response<B>, E>>, B, E> Future for Answering<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut answer = ready!(this.answer.poll(context));
+        if let (Ok(answer), Some(value)) = (&mut answer, this.alt_svc.take()) {
+            answer.headers_mut().insert(ALT_SVC, value);
+        }
+        Poll::Ready(answer)
+    }
+}
+
+impl<S: Service<Request<Inbound>, Response = Response<B>>, B> Service<Request<Incoming>> for Told<S> {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = Answering<S::Future>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.asked.cancel();
-        let facts = self.facts.clone();
-        let extensions = request.extensions_mut();
-        extensions.insert(facts.peer);
-        extensions.insert(facts.transport);
-        extensions.insert(facts.role);
-        self.service.call(request)
+        let mut request = request.map(Inbound::from);
+        self.facts.clone().tell(&mut request);
+        Answering {
+            answer: self.service.call(request),
+            alt_svc: self.alt_svc.clone(),
+        }
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -35,7 +34,7 @@ struct Site {
 
 fn service(started: &Arc<Semaphore>, go: &Arc<Semaphore>) -> impl super::server::HttpService<Full<Bytes>> + use<> {
     let (started, go) = (started.clone(), go.clone());
-    service_fn(move |request: Request<Incoming>| {
+    service_fn(move |request: Request<Inbound>| {
         let (started, go) = (started.clone(), go.clone());
         async move {
             if request.uri().path() == "/slow" {
@@ -46,7 +45,7 @@ fn service(started: &Arc<Semaphore>, go: &Arc<Semaphore>) -> impl super::server:
             let role = extensions.get::<Option<Role>>().unwrap().as_ref().map(Role::to_string);
             let transport = extensions.get::<Transport>().unwrap();
             let local = matches!(extensions.get::<PeerAddr>().unwrap(), PeerAddr::Unix)
-                || matches!(extensions.get::<PeerAddr>().unwrap(), PeerAddr::Tcp(a) if a.ip().is_loopback());
+                || matches!(extensions.get::<PeerAddr>().unwrap(), PeerAddr::Ip(a) if a.ip().is_loopback());
             let text = format!("{:?} {transport:?} {role:?} {local}", request.version());
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
         }

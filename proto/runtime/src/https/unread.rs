@@ -5,7 +5,9 @@ use std::time::Duration;
 use http::Request;
 use http::header::EXPECT;
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
+
+use super::Inbound;
 
 /// Longest body that is read only to be thrown away.
 const BYTES_MAX: u64 = 1 << 20;
@@ -14,14 +16,14 @@ const TIME_MAX: Duration = Duration::from_millis(500);
 
 /// A body that nobody has begun to read.
 pub struct Unread {
-    body: Option<Incoming>,
+    body: Option<Inbound>,
     waits: bool,
 }
 
 impl Unread {
     /// Parts a request from its body.
     #[must_use]
-    pub fn split(request: Request<Incoming>) -> (Request<()>, Self) {
+    pub fn split(request: Request<Inbound>) -> (Request<()>, Self) {
         let (head, body) = request.into_parts();
         let waits = head.headers.contains_key(EXPECT);
         let unread = Self {
@@ -35,7 +37,7 @@ impl Unread {
     ///
     /// # Panics
     /// When it was taken before.
-    pub fn take(&mut self) -> Incoming {
+    pub fn take(&mut self) -> Inbound {
         self.body.take().expect("a body is taken once")
     }
 

@@ -3,14 +3,14 @@ use std::sync::{Arc, Mutex};
 
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Bytes;
 use hyper::service::service_fn;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use tracing::Instrument;
 
 use super::*;
-use crate::https::{PlainListener, serve_plain};
+use crate::https::{Inbound, PlainListener, serve_plain};
 use crate::lifecycle::Lifecycle;
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -21,7 +21,7 @@ async fn collector(lifecycle: &Lifecycle) -> (String, Arc<Mutex<Vec<ExportTraceS
     let listener = PlainListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.address());
     let seen = got.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |request: Request<Inbound>| {
         let seen = seen.clone();
         async move {
             assert_eq!(request.uri().path(), "/v1/traces");

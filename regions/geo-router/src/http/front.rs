@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 use proto::ids::ModelName;
 use regions::explain;
 use regions::policy::Boundaries;
 use regions::prefix::Cidr;
 use regions::steer::{Ask, Decision, Refusal};
 use regions::topology::{Customer, Topology, token};
-use runtime::https::{Body, PeerAddr, Transport, Unread, empty};
+use runtime::https::{Body, Inbound, PeerAddr, Transport, Unread, empty};
 use runtime::identity::Role;
 use runtime::metrics::Metrics;
 use runtime::telemetry::extract_parent;
@@ -61,7 +60,7 @@ impl Front {
     ///
     /// # Errors
     /// Never: what goes wrong is an answer too.
-    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    pub async fn answer(self: Arc<Self>, request: Request<Inbound>) -> Result<Response<Body>, Infallible> {
         let began = runtime::clock::instant();
         let id = format!("{:016x}", self.requests.fetch_add(1, Ordering::Relaxed));
         let span = tracing::info_span!(
@@ -205,7 +204,7 @@ impl Front {
         model: Option<&ModelName>,
     ) -> (Asked, Decision) {
         let peer = match head.extensions.get::<PeerAddr>() {
-            Some(PeerAddr::Tcp(address)) => address.ip(),
+            Some(PeerAddr::Ip(address)) => address.ip(),
             Some(PeerAddr::Unix) | None => IpAddr::V4(Ipv4Addr::LOCALHOST),
         };
         let ip = client_address::of(peer, &head.headers, &self.forwarded_from);

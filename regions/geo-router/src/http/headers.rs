@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// Headers of one hop that need not be named in `Connection`.
-const HOP_BY_HOP: [HeaderName; 8] = [
+const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
@@ -11,6 +11,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
+    header::ALT_SVC, // where the one who sent it can be asked, not this router
     HeaderName::from_static("keep-alive"),
 ];
 
@@ -47,6 +48,7 @@ mod tests {
             ("connection", "close, X-Private"),
             ("x-private", "1"),
             ("te", "trailers"),
+            ("alt-svc", "h3=\":8443\""),
             ("transfer-encoding", "chunked"),
             ("inference-header-content-length", "12"),
             ("authorization", "Bearer mk_x"),

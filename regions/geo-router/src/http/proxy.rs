@@ -24,7 +24,7 @@ use proto::limits::{ANSWER_HELD_BYTES_MAX, ATTEMPTS_MAX, ERROR_BODY_BYTES_MAX};
 use regions::health::{Event, State};
 use regions::steer::Decision;
 use regions::topology::{Node, Topology};
-use runtime::https::{Body, Client, full};
+use runtime::https::{Body, Client, Inbound, full};
 use runtime::telemetry::{chain, inject_current};
 use tokio::time::timeout_at;
 
@@ -59,7 +59,7 @@ pub(super) struct Job {
     /// Path and query for the node.
     pub(super) path: String,
     /// Its body.
-    pub(super) body: Recording<Incoming>,
+    pub(super) body: Recording<Inbound>,
     /// The view it is steered by.
     pub(super) fleet: Arc<Topology>,
     /// Who may answer it.
@@ -131,7 +131,7 @@ impl Proxy {
         };
         refusal.ok_or(failed)
     }
-    async fn attempt(&self, job: &Job, node: &Node, body: Attempt<Incoming>) -> Result<Tried, Failed> {
+    async fn attempt(&self, job: &Job, node: &Node, body: Attempt<Inbound>) -> Result<Tried, Failed> {
         let name = server_name(&node.id, &self.fleet);
         let Some(request) = self.request(job, body) else {
             return Err(Failed::Client);
@@ -171,7 +171,7 @@ impl Proxy {
         }
     }
     /// The request as a node gets it.
-    fn request(&self, job: &Job, body: Attempt<Incoming>) -> Option<Request<Body>> {
+    fn request(&self, job: &Job, body: Attempt<Inbound>) -> Option<Request<Body>> {
         let mut request = Request::builder()
             .method(job.head.method.clone())
             .uri(job.path.as_str());

@@ -15,14 +15,13 @@ use geo_router::snapshot::Store;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use proto::ids::{ContentHash, NodeId, PrincipalName};
 use proto::note;
 use proto::region_state::{NodeInfo, RegionInfo, RouterView, Tenant};
 use proto::signed::{Operator, PublicKey, Signed, TrustBundle};
 use regions::geo::Places;
-use runtime::https::{Body, Client, ServerTls, full, serve};
+use runtime::https::{Body, Client, Inbound, ServerTls, full, serve};
 use runtime::identity::{Ca, Identity, Role, anonymous_client_config};
 use runtime::lifecycle::Lifecycle;
 use tokio::net::TcpListener;
@@ -230,7 +229,7 @@ impl SmallFleet {
 async fn answer(
     id: NodeId,
     behaviour: Arc<Behaviour>,
-    request: Request<Incoming>,
+    request: Request<Inbound>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
     let (head, body) = request.into_parts();
     let by_router = matches!(head.extensions.get::<Option<Role>>(), Some(Some(Role::Router(_))));
