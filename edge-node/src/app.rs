@@ -130,7 +130,8 @@ impl App {
             registry: Arc::new(registry),
             draining: draining.clone(),
             boundaries: Boundaries::builtin(),
-        });
+        })
+        .assuming(config.ingress.plain_key);
         let parts = sync::Parts {
             control_plane: &config.control_plane,
             data: &config.data,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use engine::onnxruntime::Library;
-use proto::ids::NodeClass;
+use proto::ids::{ContentHash, NodeClass};
 use proto::limits::INFER_BODY_BYTES_MAX;
 use runtime::config::{ConfigError, relative_to};
 use runtime::telemetry::TelemetryFile;
@@ -71,6 +71,9 @@ runtime::config_file! {
         pub http3: Option<bool> = optional true,
         /// A listener without TLS for this machine only: a loopback address or `unix:/path`.
         pub plain: Option<String> = optional "127.0.0.1:0",
+        /// A file with the API key that requests over that listener are taken to carry when they carry none: for clients that
+        /// cannot send one. Every process that may connect to it then asks as that tenant.
+        pub plain_key: Option<PathBuf> = optional "plain.key",
     }
 
     /// What is remembered of answers.
@@ -164,6 +167,8 @@ pub struct IngressConfig {
     pub http3: bool,
     /// A listener without TLS.
     pub plain: Option<String>,
+    /// Hash of the key of those who ask there without one.
+    pub plain_key: Option<ContentHash>,
 }
 
 /// A node's configuration, checked.
@@ -248,6 +253,7 @@ impl NodeConfig {
             Some(socket) => format!("unix:{}", relative_to(path, Path::new(socket)).display()),
             None => text.clone(),
         });
+        let plain_key = ingress.plain_key.as_ref().map(|file| key_in(&relative_to(path, file)));
         Ok(Self {
             ingress: IngressConfig {
                 listen: ingress.listen,
@@ -255,6 +261,7 @@ impl NodeConfig {
                 key: relative_to(path, &ingress.key),
                 http3: ingress.http3.unwrap_or(true),
                 plain,
+                plain_key: plain_key.transpose()?,
             },
             cache: CacheConfig {
                 memory_bytes: cache.memory_bytes,
@@ -284,6 +291,23 @@ impl NodeConfig {
             telemetry: file.telemetry,
         })
     }
+}
+
+/// The hash of the API key in the file at `path`.
+fn key_in(path: &Path) -> Result<ContentHash, ConfigError> {
+    let wrong = |reason: String| ConfigError::Value {
+        key: "ingress.plain-key",
+        reason: format!("names {}, {reason}", path.display()),
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("which cannot be read: {error}")))?;
+    let key = text.trim();
+    let digits = key.strip_prefix("mk_").unwrap_or_default();
+    if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(wrong(
+            "which holds no key: put the one there that `fleet tenant add` prints".to_owned(),
+        ));
+    }
+    Ok(ContentHash::of(key.as_bytes()))
 }
 
 /// The library of ONNX Runtime, with a copy of each model for every engine thread: none waits for another.
@@ -380,6 +404,31 @@ mod tests {
         assert_eq!(
             checked(&text).unwrap().ingress.plain.unwrap(),
             "unix:/etc/meridian/run/node.sock"
+        );
+    }
+
+    #[test]
+    fn a_key_for_those_who_send_none_is_read_from_its_file_and_never_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("plain.key");
+        let line = format!("plain-key = {file:?}");
+        let text = NodeFile::example("").replace("# plain-key = \"plain.key\"", &line);
+        for (held, says) in [(None, "cannot be read"), (Some("secret"), "holds no key")] {
+            if let Some(held) = held {
+                std::fs::write(&file, held).unwrap();
+            }
+            let error = checked(&text).unwrap_err();
+            assert!(
+                error.starts_with("`ingress.plain-key` names") && error.contains(says),
+                "{error}"
+            );
+            assert!(!error.contains("secret"), "{error}");
+        }
+        let key = format!("mk_{}", "a1".repeat(32));
+        std::fs::write(&file, format!("{key}\n")).unwrap();
+        assert_eq!(
+            checked(&text).unwrap().ingress.plain_key,
+            Some(ContentHash::of(key.as_bytes()))
         );
     }
 }

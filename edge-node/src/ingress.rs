@@ -40,7 +40,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::service::Service;
-use proto::ids::NodeId;
+use proto::ids::{ContentHash, NodeId};
 use proto::limits::INFER_BODIES_BYTES_MAX;
 use regions::policy::Boundaries;
 use runtime::https::{Body, Inbound, Unread, full};
@@ -50,7 +50,7 @@ use crate::batch::Queue;
 use crate::cache::Results;
 use crate::metrics::Metrics;
 use crate::serving::{Gossip, Serving};
-use auth::Caller;
+use auth::{AssumedKey, Caller};
 use body::Room;
 use reply::Problem;
 use route::Route;
@@ -93,6 +93,8 @@ struct Door {
     name: HeaderValue,
     /// Memory for request bodies.
     room: Room,
+    /// What requests of this machine without a key are taken to carry.
+    plain_key: Option<AssumedKey>,
 }
 
 type Answer = Response<Bytes>;
@@ -106,7 +108,19 @@ impl Ingress {
             parts,
             name,
             room: Room::of(INFER_BODIES_BYTES_MAX),
+            plain_key: None,
         }))
+    }
+
+    /// Takes requests over a plain listener that carry no key as if they carried the one with the hash `key`.
+    ///
+    /// # Panics
+    /// When it was cloned before.
+    #[must_use]
+    pub fn assuming(self, key: Option<ContentHash>) -> Self {
+        let door = Arc::into_inner(self.0).expect("a door is finished before it is shared");
+        let plain_key = key.map(AssumedKey);
+        Self(Arc::new(Door { plain_key, ..door }))
     }
 }
 
@@ -118,7 +132,10 @@ impl Service<Request<Inbound>> for Ingress {
     fn call(&self, request: Request<Inbound>) -> Self::Future {
         let door = Arc::clone(&self.0);
         Box::pin(async move {
-            let (request, mut body) = Unread::split(request);
+            let (mut request, mut body) = Unread::split(request);
+            if let Some(key) = door.plain_key.filter(|_| Caller::is_local(&request)) {
+                request.extensions_mut().insert(key);
+            }
             if grpc::speaks(&request) {
                 let answered = grpc::answer(&door, request, &mut body).await;
                 body.drain().await;

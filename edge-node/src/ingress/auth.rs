@@ -1,7 +1,7 @@
 //! Who asks: a tenant by its key, a part of the fleet by its certificate, or a process of this machine.
 
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 use proto::ids::ContentHash;
 use proto::region_state::Tenant;
 use runtime::https::Transport;
@@ -25,12 +25,17 @@ impl<'s> Caller<'s> {
         let extensions = request.extensions();
         let role = extensions.get::<Option<Role>>().and_then(Option::as_ref);
         let fleet = role.is_some_and(|role| !matches!(role, Role::Auditor { .. }));
-        let local = extensions.get::<Transport>() == Some(&Transport::Plain);
-        Self {
-            tenant: tenant(request.headers(), set),
-            fleet,
-            local,
-        }
+        let local = Self::is_local(request);
+        let headers = request.headers();
+        let tenant = match headers.get(AUTHORIZATION) {
+            Some(told) => tenant(told, set),
+            None => extensions.get::<AssumedKey>().and_then(|key| set.tenants.get(&key.0)),
+        };
+        Self { tenant, fleet, local }
+    }
+    /// Whether `request` came over a plain listener, which only processes of this machine reach.
+    pub(super) fn is_local<B>(request: &Request<B>) -> bool {
+        request.extensions().get() == Some(&Transport::Plain)
     }
     /// Anybody with a key, a certificate or a process on this machine.
     pub(super) fn known(self) -> Result<(), Problem> {
@@ -65,10 +70,15 @@ fn no_key() -> Problem {
         .with("www-authenticate", "Bearer")
 }
 
-/// The tenant of the key in `headers`. Keys are compared by their hashes only: how long a look-up takes tells about the
+/// What a request without a key is taken to carry, by its hash: in the extensions of requests that came over a plain
+/// listener whose operator said so.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AssumedKey(pub(super) ContentHash);
+
+/// The tenant of the key that `told` holds. Keys are compared by their hashes only: how long a look-up takes tells about the
 /// hash of a guess and nothing about any key.
-fn tenant<'s>(headers: &HeaderMap, set: &'s ServingSet) -> Option<&'s Tenant> {
-    let (scheme, key) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+fn tenant<'s>(told: &HeaderValue, set: &'s ServingSet) -> Option<&'s Tenant> {
+    let (scheme, key) = told.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("bearer") {
         return None;
     }

@@ -115,6 +115,14 @@ impl Node {
         Self::ruled(bounds, Rules::default(), rate::Rates::default()).await
     }
     pub(super) async fn ruled(bounds: Bounds, rules: Rules, rates: rate::Rates) -> Self {
+        Self::build(bounds, rules, rates, None).await
+    }
+    /// One whose operator lets requests of this machine without a key ask with `key`.
+    pub(super) async fn assuming(key: &str) -> Self {
+        let key = Some(ContentHash::of(key.as_bytes()));
+        Self::build(bounds(), Rules::default(), rate::Rates::default(), key).await
+    }
+    async fn build(bounds: Bounds, rules: Rules, rates: rate::Rates, plain_key: Option<ContentHash>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut registry = runtime::metrics::Metrics::new();
         let metrics = Metrics::new(&mut registry);
@@ -146,7 +154,8 @@ impl Node {
             registry: Arc::new(registry),
             draining: draining.clone(),
             boundaries: Boundaries::builtin(),
-        });
+        })
+        .assuming(plain_key);
         let lifecycle = Lifecycle::new();
         let listener = PlainListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.address().parse().unwrap();

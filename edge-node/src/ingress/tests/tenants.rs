@@ -29,6 +29,31 @@ async fn no_key_a_wrong_key_and_a_revoked_key_get_401_and_run_nothing() {
 }
 
 #[tokio::test]
+async fn clients_of_this_machine_that_cannot_send_a_key_ask_with_the_one_that_the_operator_names() {
+    let node = Node::assuming(AMERICAN).await;
+    let infer = "/v2/models/m/infer";
+    let keyless = || Request::post("/");
+    let fenced = node.send(keyless(), infer, row(1.0, 1.0)).await;
+    assert_eq!(
+        (fenced.status, fenced.code().as_str()),
+        (451, "residency"),
+        "that tenant's boundary holds"
+    );
+    let wrong = node.send(post("mk_wrong"), infer, row(1.0, 1.0)).await;
+    assert_eq!(wrong.status, 401, "a key that is sent is the one that counts");
+    let node = Node::assuming(KEY).await;
+    assert_eq!(node.send(keyless(), infer, row(1.0, 1.0)).await.status, 200);
+    let mut next = set(&[Arc::clone(&node.slot)]);
+    next.tenants.retain(|_, tenant| tenant.id.as_str() != "acme");
+    node.serving.publish(next);
+    assert_eq!(
+        node.send(keyless(), infer, row(1.0, 1.0)).await.status,
+        401,
+        "and it can be revoked"
+    );
+}
+
+#[tokio::test]
 async fn another_tenant_and_another_version_never_hit() {
     let node = Node::start().await;
     let ask = |key: &'static str| node.send(post(key), "/v2/models/m/infer", row(1.0, 1.0));
