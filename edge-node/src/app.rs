@@ -23,6 +23,7 @@ use crate::config::NodeConfig;
 use crate::engine::Engine;
 use crate::ingress::rate::Rates;
 use crate::ingress::{self, Ingress};
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::release::EngineLoader;
 use crate::serving::{Gossip, Serving};
@@ -119,6 +120,7 @@ impl App {
         let results = Results::open(&config.cache, &metrics);
         let queue = Queue::new(config.bounds, config.rules.clone(), serving.clone(), metrics.clone());
         let engine = Engine::start(&queue, config.bounds.threads, &metrics).map_err(failed("start engine threads"))?;
+        let memory = Memory::start(config.memory, metrics.clone()).map_err(failed("start the loading thread"))?;
         let service = Ingress::new(ingress::Parts {
             node,
             serving: serving.clone(),
@@ -141,6 +143,7 @@ impl App {
             serving,
             gossip: heard,
             loader: Arc::new(loader),
+            memory,
             instruments,
         };
         sync::start(parts, &lifecycle)?;

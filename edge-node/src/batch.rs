@@ -22,6 +22,7 @@ use runtime::clock;
 use tracing::Span;
 
 use crate::cache::flight::{Flight, Refusal};
+use crate::engine::Model;
 use crate::metrics::Metrics;
 use crate::serving::{ModelSlot, Serving};
 use accounts::Payer;
@@ -33,8 +34,10 @@ use share::Share;
 /// One request on its way to the engine.
 #[derive(Debug)]
 pub struct Order {
-    /// Runs it; held until it has answered.
+    /// What is known of the model; held until it has answered.
     pub slot: Arc<ModelSlot>,
+    /// Runs it: the model stays in memory until it has.
+    pub model: Arc<dyn Model>,
     /// Checked against the signature.
     pub inputs: Arc<Vec<Tensor>>,
     /// Outputs that are wanted; empty for all.

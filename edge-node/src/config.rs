@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use engine::onnxruntime::Library;
-use proto::ids::{ContentHash, NodeClass};
+use proto::ids::{ContentHash, ModelName, NodeClass};
 use proto::limits::INFER_BODY_BYTES_MAX;
 use runtime::config::{ConfigError, relative_to};
 use runtime::telemetry::TelemetryFile;
@@ -19,6 +19,7 @@ use crate::batch::accounts::Payer;
 use crate::batch::board::Bounds;
 use crate::cache::{CacheConfig, Ttl};
 use crate::ingress::rate::Rate;
+use crate::memory::MemoryConfig;
 use rules::{ClassesFile, TenantsFile};
 
 runtime::config_file! {
@@ -48,6 +49,9 @@ runtime::config_file! {
         /// What single tenants may take.
         #[serde(default)]
         pub tenants: TenantsFile = table,
+        /// Which models lie in memory.
+        #[serde(default)]
+        pub models: ModelsFile = table,
         /// What runs models.
         #[serde(default)]
         pub engine: EngineFile = table,
@@ -102,6 +106,17 @@ runtime::config_file! {
         /// until the deadline, and only while much comes and joining was measured to pay. With 0 requests are joined only
         /// while all threads are busy.
         pub linger_ms: u64 = optional 10,
+    }
+
+    /// Which models lie in memory.
+    #[derive(Default, PartialEq)]
+    #[serde(default)]
+    pub struct ModelsFile {
+        /// Bytes of model files that may lie in memory, from 1048576 on; no bound without it. Beyond it the least recently used
+        /// leaves, and is loaded again when somebody asks whose deadline allows it.
+        pub memory_bytes: Option<u64> = optional 2_000_000_000,
+        /// Models that never leave.
+        pub pinned: Vec<ModelName> = optional ["minilm"],
     }
 
     /// What runs models.
@@ -188,6 +203,8 @@ pub struct NodeConfig {
     pub ingress: IngressConfig,
     /// Bounds of the result cache.
     pub cache: CacheConfig,
+    /// Which models lie in memory.
+    pub memory: MemoryConfig,
     /// Bounds of the queue, and the number of engine threads.
     pub bounds: Bounds,
     /// What is said of single models and tenants.
@@ -237,6 +254,9 @@ impl NodeConfig {
             INFER_BODY_BYTES_MAX,
             usize::MAX,
         )?;
+        if let Some(bytes) = file.models.memory_bytes {
+            within("models.memory-bytes", bytes, 1 << 20, u64::MAX)?;
+        }
         within("batch.linger-ms", batch.linger_ms, 0, 50)?;
         within("engine.threads", engine.threads, 0, 256)?;
         within("stop.notice-ms", stop.notice_ms, 0, 60_000)?;
@@ -271,6 +291,10 @@ impl NodeConfig {
                     embeddings: Duration::from_secs(cache.embedding_ttl_s),
                 },
                 folder: data.join("results"),
+            },
+            memory: MemoryConfig {
+                bytes_max: file.models.memory_bytes,
+                pinned: file.models.pinned.iter().cloned().collect(),
             },
             bounds: Bounds {
                 rows_max: batch.queue_rows_max,
@@ -371,6 +395,7 @@ mod tests {
             ("batch", "queue-rows-max = 0", "`batch.queue-rows-max` is 0"),
             ("cache", "ttl-s = 0", "`cache.ttl-s` is 0"),
             ("cache", "embedding-ttl-s = 604801", "`cache.embedding-ttl-s` is 604801"),
+            ("models", "memory-bytes = 9", "`models.memory-bytes` is 9"),
             ("engine", "threads = 257", "`engine.threads` is 257"),
             ("stop", "grace-s = 0", "`stop.grace-s` is 0"),
             ("stop", "grace = 1", "grace"),

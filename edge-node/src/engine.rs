@@ -40,6 +40,12 @@ pub trait Model: Send + Sync + 'static {
     }
 }
 
+impl std::fmt::Debug for dyn Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Model")
+    }
+}
+
 /// The threads that run models.
 #[derive(Debug)]
 pub struct Engine {

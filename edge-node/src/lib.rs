@@ -26,6 +26,8 @@ pub mod engine;
 // Where they meet.
 pub mod serving;
 
+pub mod memory;
+
 // River 2, likewise.
 pub mod sync;
 

@@ -181,6 +181,14 @@ pub struct Metrics {
     pub cache_disk_bytes: Gauge,
     /// Results that were not written to disk since the writer was behind.
     pub cache_dropped: Counter,
+    /// Models that lie in memory.
+    pub models_in_memory: Gauge,
+    /// Bytes of their files.
+    pub models_memory_bytes: Gauge,
+    /// Models that were loaded since somebody asked.
+    pub model_loads: Counter,
+    /// Models that left memory for others.
+    pub model_unloads: Counter,
 }
 
 impl Metrics {
@@ -205,6 +213,10 @@ impl Metrics {
             cache_memory_bytes: Gauge::default(),
             cache_disk_bytes: Gauge::default(),
             cache_dropped: Counter::default(),
+            models_in_memory: Gauge::default(),
+            models_memory_bytes: Gauge::default(),
+            model_loads: Counter::default(),
+            model_unloads: Counter::default(),
         };
         let m = metrics.clone();
         registry.register("edge_requests", "Inference requests by how they ended", requests);
@@ -251,6 +263,22 @@ impl Metrics {
             "edge_cache_dropped",
             "Results not written to disk: the writer was behind",
             m.cache_dropped,
+        );
+        registry.register("edge_models_in_memory", "Models that lie in memory", m.models_in_memory);
+        registry.register(
+            "edge_models_memory_bytes",
+            "Bytes of the files of models that lie in memory",
+            m.models_memory_bytes,
+        );
+        registry.register(
+            "edge_model_loads",
+            "Models loaded since somebody asked for them",
+            m.model_loads,
+        );
+        registry.register(
+            "edge_model_unloads",
+            "Models that left memory for others",
+            m.model_unloads,
         );
         metrics
     }
@@ -300,6 +328,10 @@ mod tests {
                 "edge_cache_memory_bytes gauge",
                 "edge_cache_disk_bytes gauge",
                 "edge_cache_dropped counter",
+                "edge_models_in_memory gauge",
+                "edge_models_memory_bytes gauge",
+                "edge_model_loads counter",
+                "edge_model_unloads counter",
             ]
         );
         assert!(

@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 use crate::batch::gain::Gain;
 use crate::engine::Model;
 use crate::ingress::statistics::{Runs, Statistics};
+use crate::memory::Seat;
 
 /// Checkpoints that wait for sync to compare them. More are dropped: gossip comes again.
 pub const GOSSIP_QUEUE_MAX: usize = 64;
@@ -70,8 +71,8 @@ pub struct ModelSlot {
     pub pipeline: ContentHash,
     /// Release and identity, as every answer carries them.
     pub label: HeaderValue,
-    /// Runs it.
-    pub model: Arc<dyn Model>,
+    /// Where the model is that runs it.
+    pub seat: Seat,
     /// How long one row takes on this node.
     pub pace: Pace,
     /// What it has been asked since it was loaded.
@@ -79,7 +80,8 @@ pub struct ModelSlot {
 }
 
 impl ModelSlot {
-    /// Puts a loaded model beside what is known of it. `None` when the variant's file is not in the manifest.
+    /// Puts a model that always stays in memory beside what is known of it. `None` when the variant's file is not in the
+    /// manifest.
     #[must_use]
     pub fn new(
         manifest_id: ContentHash,
@@ -87,6 +89,11 @@ impl ModelSlot {
         variant: Variant,
         model: Arc<dyn Model>,
     ) -> Option<Self> {
+        Self::seated(manifest_id, manifest, variant, Seat::fixed(model))
+    }
+    /// As [`ModelSlot::new`], of a model that may leave memory.
+    #[must_use]
+    pub fn seated(manifest_id: ContentHash, manifest: Arc<Manifest>, variant: Variant, seat: Seat) -> Option<Self> {
         let weights = manifest.file(&variant.file)?.blake3;
         let pace = Pace::starting_at(variant.measured.row_us, variant.measured.rows8_us);
         let (release, pipeline) = (manifest.release(), manifest.pipeline_digest());
@@ -99,7 +106,7 @@ impl ModelSlot {
             weights,
             pipeline,
             label,
-            model,
+            seat,
             pace,
             statistics: Statistics::default(),
         })

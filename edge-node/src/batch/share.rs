@@ -13,8 +13,7 @@ use std::time::Duration;
 use proto::oip::Tensor;
 use tracing::Span;
 
-use crate::engine::Fault;
-use crate::serving::ModelSlot;
+use crate::engine::{Fault, Model};
 
 /// A share that takes less is not worth waking a thread for: that costs some 50 us.
 const SHARE_US_MIN: u64 = 1000;
@@ -23,7 +22,7 @@ const SHARE_US_MIN: u64 = 1000;
 #[derive(Debug)]
 pub struct Share {
     /// Runs them.
-    pub slot: Arc<ModelSlot>,
+    pub model: Arc<dyn Model>,
     /// How long that will probably take.
     pub cost: Duration,
     /// Parent of what happens there.
@@ -51,9 +50,9 @@ pub struct Ran {
 impl Share {
     /// Rows that nobody has taken yet.
     #[must_use]
-    pub fn new(slot: &Arc<ModelSlot>, inputs: Vec<Tensor>, cost: Duration) -> Self {
+    pub fn new(model: &Arc<dyn Model>, inputs: Vec<Tensor>, cost: Duration) -> Self {
         Self {
-            slot: Arc::clone(slot),
+            model: Arc::clone(model),
             cost,
             span: Span::current(),
             state: Mutex::new(State::Open(inputs)),
@@ -128,7 +127,8 @@ mod tests {
 
     #[test]
     fn a_share_is_taken_once() {
-        let share = Share::new(&crate::testing::slot("m", 1), Vec::new(), Duration::ZERO);
+        let model: Arc<dyn Model> = Arc::new(crate::testing::Doubler::default());
+        let share = Share::new(&model, Vec::new(), Duration::ZERO);
         assert_eq!(share.take(), Some(Vec::new()));
         assert_eq!(share.take(), None);
         let (outputs, busy) = (Ok(Vec::new()), Duration::from_millis(2));

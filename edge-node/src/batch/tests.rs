@@ -50,6 +50,7 @@ impl Bench {
         let (slot, span, waiting) = (Arc::clone(&self.slot), Span::none(), Span::none());
         self.queue.push(Order {
             slot,
+            model: self.model.clone(),
             inputs,
             outputs: Vec::new(),
             payer: Payer::of(&"acme".parse().unwrap()),
@@ -253,6 +254,7 @@ async fn of_many_thousand_orders_none_starts_after_its_deadline() {
         waiters.push(waiter);
         queue.push(Order {
             slot: Arc::clone(&slot),
+            model: watch.clone(),
             inputs: Arc::new(vec![fp32("x", &[1, 2], &[f32::from(n), 0.0])]),
             outputs: Vec::new(),
             payer: Payer::of(&["a", "b", "c"][usize::from(n) % 3].parse().unwrap()),

@@ -9,7 +9,7 @@ use proto::oip::Tensor;
 use runtime::clock;
 use runtime::telemetry::PER_REQUEST;
 
-use super::{Fault, panic_text};
+use super::{Fault, Model, panic_text};
 use crate::batch::board::{Item, Job};
 use crate::batch::share::{self, Ran, Share};
 use crate::batch::{Batch, Order, Queue, join};
@@ -61,9 +61,10 @@ impl Place<'_> {
         if items.len() < 2 {
             return Err(items);
         }
-        let Some(slot) = items.first().map(|item| Arc::clone(&item.job.slot)) else {
-            return Ok(());
-        };
+        let first = items
+            .first()
+            .map(|item| (Arc::clone(&item.job.slot), Arc::clone(&item.job.model)));
+        let Some((slot, model)) = first else { return Ok(()) };
         let spans: Vec<tracing::Span> = items
             .iter()
             .map(|i| tracing::info_span!(target: PER_REQUEST, parent: &i.job.span, "batch.run", requests = items.len()))
@@ -76,7 +77,7 @@ impl Place<'_> {
         if items.iter().any(|item| item.job.deadline() <= began) {
             return Err(items); // joining took somebody's last moment: the others run without
         }
-        let run = || self.rows(&slot, &inputs, total);
+        let run = || self.rows(&slot, &model, &inputs, total);
         // The engine's own span has one parent: the first request's trace shows the inside of the run for all of them.
         let ran = spans.first().map_or_else(run, |span| span.in_scope(run));
         let ended = clock::instant();
@@ -100,7 +101,7 @@ impl Place<'_> {
             item.job.flight.dismiss();
             return;
         }
-        let ran = span.in_scope(|| self.rows(&item.job.slot, &item.job.inputs, item.rows));
+        let ran = span.in_scope(|| self.rows(&item.job.slot, &item.job.model, &item.job.inputs, item.rows));
         let ended = clock::instant();
         let times = Times { taken, began, ended };
         drop(span);
@@ -119,7 +120,7 @@ impl Place<'_> {
     }
 
     /// Runs `rows` rows, those of idle threads and those of this one at the same time.
-    fn rows(&self, slot: &Arc<ModelSlot>, inputs: &[Tensor], rows: usize) -> Ran {
+    fn rows(&self, slot: &ModelSlot, model: &Arc<dyn Model>, inputs: &[Tensor], rows: usize) -> Ran {
         let row_us = slot.pace.row_us();
         let idle = if share::cut(rows, row_us, 1).len() > 1 {
             self.queue.idle()
@@ -131,20 +132,20 @@ impl Place<'_> {
             .filter(|()| cuts.len() > 1)
             .and_then(|()| join::split(inputs, &cuts));
         let Some(mut parts) = parts else {
-            return run(slot, inputs);
+            return run(model, inputs);
         };
         let cost = |rows: &usize| Duration::from_micros(row_us) * u32::try_from(*rows).unwrap_or(u32::MAX);
         let own = parts.remove(0);
         let shares: Vec<Arc<Share>> = parts
             .into_iter()
             .zip(&cuts[1..])
-            .map(|(inputs, rows)| Arc::new(Share::new(slot, inputs, cost(rows))))
+            .map(|(inputs, rows)| Arc::new(Share::new(model, inputs, cost(rows))))
             .collect();
         self.queue.show(&shares, self.thread, cost(&cuts[0]));
-        let mut ran = vec![run(slot, &own)];
+        let mut ran = vec![run(model, &own)];
         self.queue.withdraw(&shares);
         ran.extend(shares.iter().map(|share| match share.take() {
-            Some(inputs) => run(slot, &inputs),
+            Some(inputs) => run(model, &inputs),
             None => share.outcome(),
         }));
         together_again(ran)
@@ -154,7 +155,7 @@ impl Place<'_> {
 /// Runs rows of another thread's batch, unless it has taken them back.
 pub(super) fn share(share: &Share) {
     if let Some(inputs) = share.take() {
-        let ran = share.span.in_scope(|| run(&share.slot, &inputs));
+        let ran = share.span.in_scope(|| run(&share.model, &inputs));
         share.hand_in(ran);
     }
 }
@@ -168,9 +169,9 @@ fn together_again(ran: Vec<Ran>) -> Ran {
 }
 
 /// A panic of the engine costs its request, not the thread.
-fn run(slot: &ModelSlot, inputs: &[Tensor]) -> Ran {
+fn run(model: &Arc<dyn Model>, inputs: &[Tensor]) -> Ran {
     let began = clock::instant();
-    let outputs = catch_unwind(AssertUnwindSafe(|| slot.model.run(inputs))).unwrap_or_else(|panic| {
+    let outputs = catch_unwind(AssertUnwindSafe(|| model.run(inputs))).unwrap_or_else(|panic| {
         let why = format!("the engine panicked: {}", panic_text(panic.as_ref()));
         Err(Fault::Internal(why))
     });

@@ -28,14 +28,13 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
     let received = body::read(&door.room, body.take(), INFER_JSON_BYTES_MAX, time).await?;
     let received = received.ok_or_else(|| body::late(time, budget))?;
     let short = received.bytes.len() <= infer::DECODE_INLINE_BYTES_MAX && encoding == body::Encoding::Plain;
-    let (asked, tokens, question) = infer::aside(short, move || {
+    let (asked, question) = infer::aside(short, move || {
         let body::Received { bytes, lent } = body::unpack(received, encoding, INFER_JSON_BYTES_MAX)?;
         let asked = read_embeddings(&bytes)?;
         let (name, version) = asked.model.split_once('@').unwrap_or((&asked.model, ""));
         let slot = Arc::clone(Target::of(name.to_owned(), version.to_owned()).find(&set)?);
         let infer = asked.infer(&slot.manifest.signatures)?;
-        let tokens = slot.model.tokens(&infer.inputs);
-        Ok((asked, tokens, Question::of(slot, &tenant.id, infer, lent)?))
+        Ok((asked, Question::of(slot, &tenant.id, infer, lent)?))
     })
     .await?;
     infer::record_model(&span, &question.slot);
@@ -43,6 +42,10 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
         deadline: arrived + question.budget(door, headers, budget),
         bypass: infer::bypasses(headers),
     };
+    // The tokens are the model's own: it is needed also where the answer is kept.
+    let model = question.slot.seat.within(terms.deadline).await?;
+    let inputs = question.inputs();
+    let tokens = infer::aside(short, move || Ok(model.tokens(&inputs))).await?;
     let obtained = infer::obtain(door, &question, terms, &span).await?;
     let told = obtained.told(&question.request)?;
     let vectors = told

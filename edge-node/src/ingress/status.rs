@@ -45,6 +45,9 @@ pub struct ServedModel {
     pub version: ModelVersion,
     /// Its manifest.
     pub manifest: ContentHash,
+    /// `cold` on disk, `loading`, `warm` in memory, or `hot`: asked within the last minute.
+    #[serde(default)]
+    pub warmth: String,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +89,7 @@ pub(super) fn node(parts: &Parts) -> NodeStatus {
             name: slot.release.model.clone(),
             version: slot.release.version,
             manifest: slot.manifest_id,
+            warmth: slot.seat.warmth().name().to_owned(),
         })
         .collect();
     models.sort_by(|a, b| a.name.cmp(&b.name));

@@ -37,6 +37,7 @@ pub(crate) use fetch::Fetcher;
 pub(crate) use releases::Releases;
 pub(crate) use shelf::Shelf;
 
+use crate::memory::Memory;
 use crate::serving::Serving;
 use crate::store::Kept;
 use crate::sync::Orders;
@@ -45,6 +46,7 @@ use crate::sync::Orders;
 pub(crate) struct Tools {
     pub(crate) fetcher: Fetcher,
     pub(crate) loader: Arc<dyn Loader>,
+    pub(crate) memory: Memory,
     pub(crate) kept: Arc<Kept>,
     pub(crate) serving: Serving,
     pub(crate) class: NodeClass,
@@ -57,6 +59,7 @@ pub(crate) fn releases(tools: Tools) -> (Releases, watch::Receiver<Status>) {
     let Tools {
         fetcher,
         loader,
+        memory,
         kept,
         serving,
         class,
@@ -66,7 +69,7 @@ pub(crate) fn releases(tools: Tools) -> (Releases, watch::Receiver<Status>) {
     let (instruments, seed) = (fetcher.instruments.clone(), fetcher.seed);
     let (status, told) = watch::channel(Status::default());
     let (send_done, done) = mpsc::channel(MODELS_MAX);
-    let works = works::Works::new(fetcher, loader, lifecycle.clone(), send_done);
+    let works = works::Works::new(fetcher, loader, memory, lifecycle.clone(), send_done);
     let releases = Releases {
         works,
         done,

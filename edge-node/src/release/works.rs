@@ -5,6 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use proto::manifest::Manifest;
 use runtime::lifecycle::Lifecycle;
@@ -13,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::fetch::Fetcher;
 use super::machine::Target;
-use super::package::Loader;
+use super::package::{Loader, Package};
 use super::progress::Progress;
 use super::shelf::Shelf;
+use crate::memory::{self, Load, Memory, Seat};
 use crate::serving::ModelSlot;
 
 /// Models that are checked and loaded at the same time.
@@ -54,12 +56,14 @@ pub(super) struct Works {
     lifecycle: Lifecycle,
     done: mpsc::Sender<Done>,
     warming: Arc<Semaphore>,
+    memory: Memory,
 }
 
 impl Works {
     pub(super) fn new(
         fetcher: Fetcher,
         loader: Arc<dyn Loader>,
+        memory: Memory,
         lifecycle: Lifecycle,
         done: mpsc::Sender<Done>,
     ) -> Self {
@@ -69,6 +73,7 @@ impl Works {
             lifecycle,
             done,
             warming: Arc::new(Semaphore::new(WARMING_MAX)),
+            memory,
         }
     }
 
@@ -122,6 +127,7 @@ impl Works {
         let (send, receive) = oneshot::channel();
         let (works, target) = (self.clone(), target.clone());
         let work = move || {
+            memory::yield_to_others(memory::NICE_AHEAD);
             let prepare = AssertUnwindSafe(|| works.prepare(&target, &manifest, golden));
             let panicked = |_| Outcome::Failed("loading panicked: the model is not served".to_owned());
             // Nobody listens only when the node stops.
@@ -165,10 +171,36 @@ impl Works {
         } else {
             self.loader.check(&package)
         };
-        let slot = checked.and_then(|()| self.loader.load(&package)).and_then(|model| {
-            ModelSlot::new(target.manifest, Arc::clone(manifest), variant.clone(), model)
+        let slot = checked.and_then(|()| self.seated(package, golden)).and_then(|seat| {
+            ModelSlot::seated(target.manifest, Arc::clone(manifest), variant.clone(), seat)
                 .ok_or_else(|| "the variant's file is not in the manifest".to_owned())
         });
         slot.map_or_else(Outcome::Failed, |slot| Outcome::Warmed(Arc::new(slot)))
+    }
+
+    /// Loads it, and lets others leave memory for it. What served before a restart is left on disk where it does not fit: the
+    /// first who asks brings it back.
+    fn seated(&self, package: Package, golden: Golden) -> Result<Seat, String> {
+        let Package { manifest, variant, .. } = &package;
+        let (model, load_us) = (manifest.model.clone(), u64::from(variant.measured.load_us));
+        let bytes = manifest.files_for(variant).map(|file| file.bytes).sum();
+        let waits = golden == Golden::Known && !self.memory.is_pinned(&model) && !self.memory.has_room(bytes);
+        let loaded = if waits {
+            None
+        } else {
+            self.memory.make_room(bytes);
+            Some(self.loader.load(&package)?)
+        };
+        let (loader, shelf) = (Arc::clone(&self.loader), self.shelf().clone());
+        let again: Load = Arc::new(move || match shelf.unsound(&package.manifest, &package.variant) {
+            Ok(0) => loader.load(&package),
+            Ok(files) => Err(format!(
+                "{files} files on disk do not match their digest: restart the node to fetch them again"
+            )),
+            Err(e) => Err(runtime::telemetry::chain(&e)),
+        });
+        Ok(self
+            .memory
+            .seat(&model, bytes, Duration::from_micros(load_us), again, loaded))
     }
 }

@@ -39,6 +39,7 @@ pub use history::{Heard, History, Seen};
 pub use instruments::{ByOutcome, Instruments, Outcome};
 pub use link::{DialError, Link};
 
+use crate::memory::Memory;
 use crate::release::{self, Fetcher, Loader, Shelf, Status, Tools};
 use crate::serving::Serving;
 use crate::store::{Kept, StoreError};
@@ -82,6 +83,8 @@ pub struct Parts<'a> {
     pub gossip: mpsc::Receiver<String>,
     /// Turns packages into models.
     pub loader: Arc<dyn Loader>,
+    /// Keeps the models that are loaded.
+    pub memory: Memory,
     /// What is counted.
     pub instruments: Instruments,
 }
@@ -101,6 +104,7 @@ pub fn start(parts: Parts<'_>, lifecycle: &Lifecycle) -> Result<(), StartError> 
         serving,
         gossip,
         loader,
+        memory,
         instruments,
     } = parts;
     let Role::Node(node) = identity.role.clone() else {
@@ -129,6 +133,7 @@ pub fn start(parts: Parts<'_>, lifecycle: &Lifecycle) -> Result<(), StartError> 
             seed,
         },
         loader,
+        memory,
         kept,
         serving: serving.clone(),
         class,

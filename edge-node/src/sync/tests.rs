@@ -14,6 +14,8 @@ use tokio::sync::mpsc;
 use super::fixture::{self, FakeLog, plane};
 use super::*;
 use crate::engine::{Fault, Model};
+use crate::memory::MemoryConfig;
+use crate::metrics::Metrics;
 use crate::release::Package;
 use crate::serving::ServingSet;
 
@@ -61,17 +63,30 @@ struct Life {
     instruments: Instruments,
     gossip: mpsc::Sender<String>,
     loader: Arc<FakeLoader>,
+    memory: Memory,
     lifecycle: Lifecycle,
+}
+
+fn memory(bytes_max: Option<u64>) -> Memory {
+    let config = MemoryConfig {
+        bytes_max,
+        ..MemoryConfig::default()
+    };
+    Memory::start(config, Metrics::new(&mut runtime::metrics::Metrics::new())).unwrap()
 }
 
 impl Life {
     fn begin(control_plane: &str, data: &Path, identity: &Arc<Identity>) -> Self {
+        Self::with(memory(None), control_plane, data, identity)
+    }
+    fn with(memory: Memory, control_plane: &str, data: &Path, identity: &Arc<Identity>) -> Self {
         let (gossip, heard) = mpsc::channel(8);
         let life = Self {
             serving: Serving::new(),
             instruments: Instruments::default(),
             gossip,
             loader: Arc::default(),
+            memory,
             lifecycle: Lifecycle::new(),
         };
         let parts = Parts {
@@ -83,6 +98,7 @@ impl Life {
             serving: life.serving.clone(),
             gossip: heard,
             loader: life.loader.clone(),
+            memory: life.memory.clone(),
             instruments: life.instruments.clone(),
         };
         start(parts, &life.lifecycle).unwrap();
@@ -135,6 +151,11 @@ impl Fleet {
     }
     fn node(&self) -> Life {
         Life::begin(&self.address, &self.dir.path().join("data"), &self.identity)
+    }
+    /// One with memory for so many bytes of model files.
+    fn node_with(&self, bytes_max: u64) -> Life {
+        let (memory, data) = (memory(Some(bytes_max)), self.dir.path().join("data"));
+        Life::with(memory, &self.address, &data, &self.identity)
     }
     fn publish(&self, release: &str, weights: &[u8]) -> ContentHash {
         self.plane.lock().unwrap().publish(release, weights)
@@ -239,6 +260,31 @@ async fn a_rollback_moves_no_bytes_and_an_edit_moves_only_what_changed() {
     node.serves("m@1").await;
     assert_eq!(fleet.sent(), before);
     node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_without_room_in_memory_waits_on_disk_for_who_asks_and_is_hashed_when_it_comes() {
+    let fleet = Fleet::new();
+    let bytes = weights(1, 60_000);
+    fleet.order("m@1", fleet.publish("m@1", &bytes), 1);
+    let first = fleet.node();
+    first.serves("m@1").await;
+    first.end().await;
+    let second = fleet.node_with(1_000);
+    second.serves("m@1").await;
+    assert!(second.loader.loaded.lock().unwrap().is_empty(), "nobody has asked");
+    let slot = Arc::clone(&second.serving.load().models.values().next().unwrap().clone());
+    let soon = || clock::instant() + PATIENCE;
+    assert!(slot.seat.within(soon()).await.is_ok());
+    assert_eq!(second.loader.loaded.lock().unwrap().len(), 1);
+    second.memory.make_room(1_000);
+    std::fs::write(fleet.file(&bytes), weights(2, 60_000)).unwrap();
+    assert!(
+        slot.seat.within(soon()).await.is_err(),
+        "a file that changed is not loaded"
+    );
+    assert_eq!(second.loader.loaded.lock().unwrap().len(), 1);
+    second.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

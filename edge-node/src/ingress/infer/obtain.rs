@@ -14,7 +14,7 @@ use super::super::Door;
 use super::super::reply::Problem;
 use super::super::statistics::Way;
 use super::{Obtained, Question};
-use crate::cache::flight::{self, Boarding, Landed, Refusal, Waiter};
+use crate::cache::flight::{self, Boarding, Flight, Landed, Refusal, Waiter};
 use crate::metrics::{CacheUse, Outcome};
 
 /// How often a request starts anew because whoever led its flight left.
@@ -94,7 +94,7 @@ async fn first(door: &Door, question: &Question, terms: Terms, span: &Span) -> R
     let Terms { deadline, bypass } = terms;
     if bypass {
         let (flight, waiter) = flight::alone(deadline);
-        door.parts.queue.push(question.order(flight, span));
+        push(door, question, flight, deadline, span).await;
         return Ok((within(deadline, waiter).await?, CacheUse::Bypass));
     }
     let results = &door.parts.results;
@@ -114,7 +114,7 @@ async fn first(door: &Door, question: &Question, terms: Terms, span: &Span) -> R
                     flight.land_kept(kept(Arc::clone(&outputs)));
                     return Ok((kept(outputs), CacheUse::HitDisk));
                 }
-                door.parts.queue.push(question.order(flight, span));
+                push(door, question, flight, deadline, span).await;
                 (waiter, CacheUse::Miss)
             }
         };
@@ -124,6 +124,14 @@ async fn first(door: &Door, question: &Question, terms: Terms, span: &Span) -> R
         }
     }
     Err(Refusal::Abandoned.into())
+}
+
+/// Into the queue, with the model: one that is not in memory is loaded first, or refused where that takes too long.
+async fn push(door: &Door, question: &Question, flight: Flight, deadline: Instant, span: &Span) {
+    match question.slot.seat.within(deadline).await {
+        Ok(model) => door.parts.queue.push(question.order(model, flight, span)),
+        Err(why) => flight.refuse(why),
+    }
 }
 
 async fn on_disk(door: &Door, key: ContentHash) -> Option<Arc<Vec<Tensor>>> {

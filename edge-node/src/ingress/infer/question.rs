@@ -17,6 +17,7 @@ use crate::batch::class::Level;
 use crate::batch::{Order, join};
 use crate::cache::flight::Flight;
 use crate::cache::key;
+use crate::engine::Model;
 use crate::serving::ModelSlot;
 
 /// What is asked of a model, checked against its signature.
@@ -67,6 +68,11 @@ impl Question {
         deadline::with_body(head, self.request.timeout_us)
     }
 
+    /// What is asked about.
+    pub(in super::super) fn inputs(&self) -> Arc<Vec<Tensor>> {
+        Arc::clone(&self.inputs)
+    }
+
     /// Rows that are asked for; 1 where the model does not join rows.
     pub(super) fn rows(&self) -> usize {
         let signature = join::signature_of(&self.slot.manifest, &self.inputs);
@@ -78,9 +84,10 @@ impl Question {
     }
 
     /// The question as the queue takes it.
-    pub(super) fn order(&self, flight: Flight, span: &Span) -> Order {
+    pub(super) fn order(&self, model: Arc<dyn Model>, flight: Flight, span: &Span) -> Order {
         Order {
             slot: Arc::clone(&self.slot),
+            model,
             inputs: Arc::clone(&self.inputs),
             outputs: self.request.outputs.iter().map(|output| output.name.clone()).collect(),
             payer: self.payer,

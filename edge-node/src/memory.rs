@@ -1,0 +1,203 @@
+//! Which models lie in memory, where not all of them fit: the least recently used leaves, who is asked comes back.
+//!
+//! ```text
+//!            asked            loaded               used within a minute
+//!   Cold ------------> Loading ------> Warm <------------------------------> Hot
+//!     ^                                  |  room is needed, least recently used first
+//!     +----------------------------------+
+//! ```
+//! A model is counted by the bytes of its files. Whoever runs one holds it: a model that leaves while it runs goes when that
+//! run has ended. Loading happens on one thread of low priority, in the order of the asking, so that other models do not feel it.
+//! Who cannot wait for it by its deadline is refused at once, and the loading begins all the same: the next try finds it.
+//!
+//! Invariant: what is loaded again was hashed again, by whoever gave the [`Load`].
+
+mod budget;
+mod seat;
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use proto::ids::ModelName;
+use proto::limits::MODELS_MAX;
+use runtime::clock;
+
+use crate::metrics::Metrics;
+use budget::Resident;
+use seat::Place;
+pub use seat::{Load, Seat, Warmth};
+
+/// How long after its last request a model is called hot.
+const HOT: Duration = Duration::from_secs(60);
+/// Stack of the loading thread: graph optimisers recurse.
+const STACK_BYTES: usize = 16 << 20;
+
+/// What an operator says of models and memory.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryConfig {
+    /// Bytes of model files that may lie in memory; none for no bound.
+    pub bytes_max: Option<u64>,
+    /// Models that never leave.
+    pub pinned: BTreeSet<ModelName>,
+}
+
+/// The keeper of the models of one node. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Memory(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    config: MemoryConfig,
+    metrics: Metrics,
+    began: Instant,
+    places: Mutex<Vec<Weak<Place>>>,
+    /// To the loading thread, which ends when this is gone.
+    asked: SyncSender<Weak<Place>>,
+}
+
+impl Memory {
+    /// Starts the loading thread.
+    ///
+    /// # Errors
+    /// The system gives no more threads.
+    pub fn start(config: MemoryConfig, metrics: Metrics) -> std::io::Result<Self> {
+        let (asked, asks) = sync_channel(MODELS_MAX);
+        std::thread::Builder::new()
+            .name("model-load".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || load_in_turn(&asks))?;
+        Ok(Self(Arc::new(Shared {
+            config,
+            metrics,
+            began: clock::instant(),
+            places: Mutex::default(),
+            asked,
+        })))
+    }
+
+    /// Whether `bytes` more fit without another model leaving.
+    #[must_use]
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let used: u64 = self.residents().iter().map(|(_, resident)| resident.bytes).sum();
+        self.0
+            .config
+            .bytes_max
+            .is_none_or(|max| used.saturating_add(bytes) <= max)
+    }
+
+    /// Whether `model` never leaves.
+    #[must_use]
+    pub fn is_pinned(&self, model: &ModelName) -> bool {
+        self.0.config.pinned.contains(model)
+    }
+
+    /// Lets others leave until `bytes` fit, or nobody is left who may.
+    pub fn make_room(&self, bytes: u64) {
+        let Some(max) = self.0.config.bytes_max else { return };
+        let residents = self.residents();
+        let all: Vec<Resident> = residents.iter().map(|(_, resident)| *resident).collect();
+        for leaver in budget::leavers(&all, max, bytes) {
+            let (place, _) = &residents[leaver];
+            tracing::info!(model = %place.model, "leaves memory: others need the room");
+            place.leave();
+            self.0.metrics.model_unloads.inc();
+        }
+        self.tell();
+    }
+
+    /// A seat for `model`, whose files have `bytes` bytes and which `load` loads in about `expected`. It is taken by `loaded`
+    /// if that is given; who gives it has made room.
+    #[must_use]
+    pub fn seat(
+        &self,
+        model: &ModelName,
+        bytes: u64,
+        expected: Duration,
+        load: Load,
+        loaded: Option<Arc<dyn crate::engine::Model>>,
+    ) -> Seat {
+        let place = Arc::new(Place::new(model.clone(), bytes, expected, load, self.clone()));
+        if let Some(loaded) = loaded {
+            place.take(loaded, self.since());
+        }
+        let mut places = self.lock();
+        places.retain(|place| place.strong_count() > 0);
+        places.push(Arc::downgrade(&place));
+        drop(places);
+        self.tell();
+        Seat::kept(place)
+    }
+
+    /// Asks the loading thread for `place`; false where more wait than it takes.
+    fn ask(&self, place: &Arc<Place>) -> bool {
+        match self.0.asked.try_send(Arc::downgrade(place)) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        }
+    }
+
+    /// Milliseconds of this keeper's own clock.
+    fn since(&self) -> u64 {
+        let since = clock::instant().saturating_duration_since(self.0.began);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn residents(&self) -> Vec<(Arc<Place>, Resident)> {
+        let places: Vec<Arc<Place>> = self.lock().iter().filter_map(Weak::upgrade).collect();
+        let here = places.into_iter().filter(|place| place.is_here());
+        here.map(|place| {
+            let resident = Resident {
+                bytes: place.bytes,
+                used_ms: place.used_ms(),
+                pinned: self.is_pinned(&place.model),
+            };
+            (place, resident)
+        })
+        .collect()
+    }
+
+    fn tell(&self) {
+        let residents = self.residents();
+        let bytes: u64 = residents.iter().map(|(_, resident)| resident.bytes).sum();
+        let metrics = &self.0.metrics;
+        metrics
+            .models_in_memory
+            .set(i64::try_from(residents.len()).unwrap_or(i64::MAX));
+        metrics
+            .models_memory_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Place>>> {
+        self.0.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Loads whoever is asked for, one after the other, until the keeper is gone.
+fn load_in_turn(asks: &Receiver<Weak<Place>>) {
+    yield_to_others(NICE_ON_DEMAND);
+    while let Ok(place) = asks.recv() {
+        // A model that was withdrawn meanwhile needs no loading.
+        if let Some(place) = place.upgrade() {
+            place.load();
+        }
+    }
+}
+
+/// Niceness of the thread that loads what somebody waits for: beside a busy core it has about a quarter of one.
+const NICE_ON_DEMAND: i32 = 5;
+/// Of threads, and their children, that make releases ready: nobody waits for them, and they have about a tenth of a busy core.
+pub const NICE_AHEAD: i32 = 10;
+
+/// Lets this thread have what the others leave: loading is long, and requests of other models run meanwhile.
+pub fn yield_to_others(nice: i32) {
+    // On Linux this is the calling thread's own priority, and that of processes it starts: setpriority(2), fork(2).
+    if let Err(error) = rustix::process::setpriority_process(None, nice) {
+        tracing::debug!(%error, "the priority of a loading thread stays");
+    }
+}
+
+#[cfg(test)]
+mod tests;
