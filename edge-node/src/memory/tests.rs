@@ -13,6 +13,10 @@ fn memory(bytes_max: u64, pinned: &[&str]) -> Memory {
     Memory::start(config, Metrics::new(&mut runtime::metrics::Metrics::new())).unwrap()
 }
 
+fn doubler() -> Arc<dyn Model> {
+    Arc::new(Doubler::default())
+}
+
 /// Seats of ten bytes each, and how often each was loaded.
 fn seats(memory: &Memory, count: usize) -> Vec<(Seat, Arc<AtomicUsize>)> {
     let seat = |n: usize| {
@@ -20,7 +24,7 @@ fn seats(memory: &Memory, count: usize) -> Vec<(Seat, Arc<AtomicUsize>)> {
         let counted = Arc::clone(&loads);
         let load: Load = Arc::new(move || {
             counted.fetch_add(1, Ordering::SeqCst);
-            Ok(Arc::new(Doubler::default()) as Arc<dyn Model>)
+            Ok(doubler())
         });
         let name = format!("m{n}").parse().unwrap();
         (memory.seat(&name, 10, Duration::from_millis(1), load, None), loads)
@@ -92,7 +96,7 @@ async fn many_who_ask_at_once_load_it_once() {
 #[tokio::test]
 async fn who_cannot_wait_for_the_loading_is_refused_at_once_and_the_next_finds_it() {
     let memory = memory(10, &[]);
-    let load: Load = Arc::new(|| Ok(Arc::new(Doubler::default()) as Arc<dyn Model>));
+    let load: Load = Arc::new(|| Ok(doubler()));
     let wait = Duration::from_secs(60);
     let seat = memory.seat(&"slow".parse().unwrap(), 10, wait, load, None);
     let refused = seat.within(clock::instant() + Duration::from_secs(1)).await;
@@ -113,7 +117,7 @@ async fn a_model_that_cannot_be_loaded_is_tried_again_by_the_next() {
     let counted = Arc::clone(&tries);
     let load: Load = Arc::new(move || match counted.fetch_add(1, Ordering::SeqCst) {
         0 => Err("the disk is gone".to_owned()),
-        _ => Ok(Arc::new(Doubler::default()) as Arc<dyn Model>),
+        _ => Ok(doubler()),
     });
     let seat = memory.seat(&"m".parse().unwrap(), 10, Duration::ZERO, load, None);
     assert_eq!(seat.within(soon()).await.err(), Some(Refusal::Failed));
