@@ -24,26 +24,29 @@ def instance():
     model = peer.model(threads=1)
 
     @batch
-    def tensors(**inputs):
+    def tables(**inputs):
         return {model.output: model.run([inputs[model.input]])[0]}
 
-    @batch
-    def texts(text):
-        return {model.output: model.run([[one.decode() for one in text.ravel()]])[0]}
+    def texts(requests):
+        return [{model.output: model.run([[text.decode() for text in one["text"]]])[0]} for one in requests]
 
-    return texts if isinstance(model, peer.Embedder) else tensors
+    return texts if isinstance(model, peer.Embedder) else tables
 
 
 def described():
-    """Names and shapes of what the model takes and gives, without the batch."""
+    """Names and shapes of what the model takes and gives. Texts are not joined: Triton has no batch of single values."""
     model = peer.model(threads=1)
+    outputs = model.session.get_outputs()
     if isinstance(model, peer.Embedder):
-        return [Tensor(name="text", dtype=bytes, shape=())], [Tensor(name=model.output, dtype=np.float32, shape=(-1,))]
+        texts = Tensor(name="text", dtype=bytes, shape=(-1,))
+        vectors = Tensor(name=model.output, dtype=np.float32, shape=(-1, outputs[0].shape[-1]))
+        return [texts], [vectors], ModelConfig(batching=False)
 
     def side(specs):
         return [Tensor(name=spec.name, dtype=np.float32, shape=tuple(spec.shape[1:])) for spec in specs]
 
-    return side(model.session.get_inputs()), side(model.session.get_outputs())
+    joined = ModelConfig(max_batch_size=ROWS, batcher=DynamicBatcher(max_queue_delay_microseconds=WAIT_US))
+    return side(model.session.get_inputs()), side(outputs), joined
 
 
 def free_port():
@@ -66,15 +69,13 @@ if __name__ == "__main__":
         metrics_port=free_port(),
         log_verbose=0,
     )
-    inputs, outputs = described()
+    inputs, outputs, joined = described()
     with Triton(config=config) as triton:
         triton.bind(
             model_name=os.environ["PEER_NAME"],
             infer_func=[instance() for _ in range(int(os.environ["PEER_WORKERS"]))],
             inputs=inputs,
             outputs=outputs,
-            config=ModelConfig(
-                max_batch_size=ROWS, batcher=DynamicBatcher(max_queue_delay_microseconds=WAIT_US)
-            ),
+            config=joined,
         )
         triton.serve()

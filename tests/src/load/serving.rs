@@ -107,14 +107,20 @@ impl Bench {
         }
         // Before the other models: what is loaded then is all there is beside the tiny one.
         if wanted(Chapter::Isolation) || wanted(Chapter::Embedder) {
-            let large = self.ours.publish(&[EMBEDDER, "--name", EMBEDDER_F32, "--no-int8"]).await?;
+            let large = self
+                .ours
+                .publish(&[EMBEDDER, "--name", EMBEDDER_F32, "--no-int8"])
+                .await?;
             if wanted(Chapter::Isolation) {
                 figures.extend(isolation::measure(self, &large).await?);
             } else {
                 self.ours.roll_out(&large).await?;
             }
         }
-        if [Chapter::Embedder, Chapter::Overload, Chapter::Deadline].into_iter().any(wanted) {
+        if [Chapter::Embedder, Chapter::Overload, Chapter::Deadline]
+            .into_iter()
+            .any(wanted)
+        {
             let int8 = self.ours.publish(&[EMBEDDER, "--accept-int8", "--no-judge"]).await?;
             self.ours.roll_out(&int8).await?;
         }

@@ -105,7 +105,11 @@ fn status(head: &[u8]) -> Result<u16, Malformed> {
         return Err(Malformed::StatusLine);
     }
     let status = digits.iter().fold(0, |n, d| n * 10 + u16::from(d - b'0'));
-    if status >= 200 { Ok(status) } else { Err(Malformed::StatusLine) }
+    if status >= 200 {
+        Ok(status)
+    } else {
+        Err(Malformed::StatusLine)
+    }
 }
 
 fn headers(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
@@ -187,7 +191,9 @@ fn chunked<'a>(bytes: &'a [u8], mut part: impl FnMut(&'a [u8])) -> Result<Option
         if total > BODY_BYTES_MAX {
             return Err(Malformed::BodyTooLong);
         }
-        let Some(data) = bytes.get(at..at + size) else { return Ok(None) };
+        let Some(data) = bytes.get(at..at + size) else {
+            return Ok(None);
+        };
         match bytes.get(at + size..at + size + 2) {
             None => return Ok(None),
             Some(b"\r\n") => part(data),

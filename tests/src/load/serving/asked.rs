@@ -157,7 +157,10 @@ mod tests {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/zoo/judge/names.jsonl");
         let texts = texts(&file).unwrap();
         let long = |from: usize, to: usize| texts.iter().filter(|t| (from..to).contains(&t.len())).count();
-        assert!(long(1, 40) >= TEXTS / 5 && long(150, 1_200) >= TEXTS / 5, "of mixed lengths");
+        assert!(
+            long(1, 40) >= TEXTS / 5 && long(150, 1_200) >= TEXTS / 5,
+            "of mixed lengths"
+        );
         let requests = door().texts(&texts).unwrap();
         let (_, body) = asked(&requests, 3);
         assert_eq!(body["inputs"][0]["data"][0], texts[3].as_str());

@@ -25,7 +25,9 @@ impl Connection {
     /// # Errors
     /// Nobody listens there.
     pub async fn open(to: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(to).await.with_context(|| format!("connect to {to}"))?;
+        let stream = TcpStream::connect(to)
+            .await
+            .with_context(|| format!("connect to {to}"))?;
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,
@@ -48,7 +50,10 @@ impl Connection {
             let read = self.stream.read(&mut self.buffer[self.filled..]).await;
             let read = read.context("read an answer")?;
             if read == 0 {
-                bail!("the server closed the connection after {} bytes of an answer", self.filled);
+                bail!(
+                    "the server closed the connection after {} bytes of an answer",
+                    self.filled
+                );
             }
             self.filled += read;
             if Answer::read(&self.buffer[..self.filled])?.is_some() {

@@ -23,8 +23,9 @@ pub(super) const CONNECTIONS: usize = 32;
 const COMPARED: u64 = 100;
 /// How far cosines may differ and count as equal.
 const SAME: f64 = 1e-5;
-/// Requests that a peer joins at most, and how long they wait: what was best here of 4 to 32 and 0 to 10 ms.
-const BATCH: (&str, &str) = ("8", "5");
+/// Requests that a peer joins at most, and how long they wait. One at a time was quickest: texts of mixed lengths are padded to
+/// the longest (of mosec 294 a second, beside 141 with 8 rows and 5 ms, 65 to 114 with 16 and 32).
+const BATCH: (&str, &str) = ("1", "0");
 
 /// Name, program, whether its weights are int8.
 const PEERS: [(&str, Kind, bool); 5] = [
@@ -45,7 +46,13 @@ pub(super) fn requests(bench: &Bench, model: &str, headers: &str) -> Result<Requ
 pub(super) async fn start(bench: &Bench, wanted: &[&'static str], requests: &Requests) -> Result<Vec<Peer>> {
     let recipe = zoo::read(&zoo::folder()?, EMBEDDER)?;
     let fetched = fetch::fetch(&recipe, &fetch::cache_folder()?)?;
-    let file = |name: &str| fetched.files.iter().find(|(file, _)| file == name).map(|(_, path)| path.as_path());
+    let file = |name: &str| {
+        fetched
+            .files
+            .iter()
+            .find(|(file, _)| file == name)
+            .map(|(_, path)| path.as_path())
+    };
     let model = file(&recipe.model.file).context("the embedder's file")?;
     let tokenizer = file("tokenizer.json").context("the embedder's tokenizer")?;
     let int8 = bench.peers.int8(model)?;
@@ -82,7 +89,9 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
         let target = Target::new(process.address, all.clone());
         contenders.push(Contender { name, target });
     }
-    let exact = contenders.iter().find(|c| c.name != OURS && !is_int8(c.name) && c.name != OURS_F32);
+    let exact = contenders
+        .iter()
+        .find(|c| c.name != OURS && !is_int8(c.name) && c.name != OURS_F32);
     let exact = embeddings(&exact.unwrap_or(&contenders[1]).target).await?;
     let mut cosines = Vec::new();
     for contender in &contenders {
@@ -107,7 +116,12 @@ fn is_int8(name: &str) -> bool {
 
 /// Ours stand beside those that answer at least as closely; what is quicker and further off has a row of its own.
 fn figures(all: &[Measured], cosines: &[(&'static str, f64)]) -> Result<Vec<Figure>> {
-    let cosine = |name: &str| cosines.iter().find(|(n, _)| *n == name).map_or(0.0, |(_, cosine)| *cosine);
+    let cosine = |name: &str| {
+        cosines
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map_or(0.0, |(_, cosine)| *cosine)
+    };
     let [int8, f32, theirs @ ..] = all else {
         anyhow::bail!("both of ours were measured");
     };
@@ -116,15 +130,32 @@ fn figures(all: &[Measured], cosines: &[(&'static str, f64)]) -> Result<Vec<Figu
     let (exact, coded) = (of(&|peer| !is_int8(peer.name)), of(&|peer| is_int8(peer.name)));
     let name = "embedder/c32/rps";
     let mut figures = beside(name, "1/s", (int8, &close), |m| m.rps, Best::Most);
-    figures.extend(beside(&format!("{name}/f32"), "1/s", (f32, &exact), |m| m.rps, Best::Most));
+    figures.extend(beside(
+        &format!("{name}/f32"),
+        "1/s",
+        (f32, &exact),
+        |m| m.rps,
+        Best::Most,
+    ));
     if !coded.is_empty() {
-        figures.extend(beside(&format!("{name}/quick"), "1/s", (int8, &coded), |m| m.rps, Best::Most));
+        figures.extend(beside(
+            &format!("{name}/quick"),
+            "1/s",
+            (int8, &coded),
+            |m| m.rps,
+            Best::Most,
+        ));
     }
-    for (ours, beside_whom, name) in [(int8, &close, "embedder/c32/p99_ms"), (f32, &exact, "embedder/c32/p99_ms/f32")] {
+    for (ours, beside_whom, name) in [
+        (int8, &close, "embedder/c32/p99_ms"),
+        (f32, &exact, "embedder/c32/p99_ms/f32"),
+    ] {
         figures.extend(beside(name, "ms", (ours, beside_whom), |m| m.p99_ms, Best::Least));
     }
     let ours = Figure::alone(SUITE, "embedder/cosine_min", cosine(OURS), "");
-    let theirs = coded.first().map(|peer| ours.clone().beside(peer.name, cosine(peer.name)));
+    let theirs = coded
+        .first()
+        .map(|peer| ours.clone().beside(peer.name, cosine(peer.name)));
     figures.push(theirs.unwrap_or(ours));
     Ok(figures)
 }
@@ -138,16 +169,25 @@ async fn embeddings(target: &Target) -> Result<Vec<Embedding>> {
         let mut request = Vec::new();
         (target.write)(n, &mut request);
         let answer = connection.ask(&request).await?;
-        ensure!(answer.status == OK, "an embedding: {}", String::from_utf8_lossy(&answer.body()));
+        ensure!(
+            answer.status == OK,
+            "an embedding: {}",
+            String::from_utf8_lossy(&answer.body())
+        );
         let body: Value = serde_json::from_slice(&answer.body())?;
-        let data = body["outputs"][0]["data"].as_array().context("an embedding's numbers")?;
+        let data = body["outputs"][0]["data"]
+            .as_array()
+            .context("an embedding's numbers")?;
         all.push(data.iter().filter_map(Value::as_f64).collect());
     }
     Ok(all)
 }
 
 fn least_cosine(ours: &[Embedding], exact: &[Embedding]) -> Result<f64> {
-    ensure!(ours.len() == exact.len() && !ours.is_empty(), "as many embeddings on both sides");
+    ensure!(
+        ours.len() == exact.len() && !ours.is_empty(),
+        "as many embeddings on both sides"
+    );
     let dot = |a: &Embedding, b: &Embedding| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let mut least = f64::INFINITY;
     for (a, b) in ours.iter().zip(exact) {

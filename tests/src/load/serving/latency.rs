@@ -23,7 +23,10 @@ impl Latencies {
     /// How many took at most `bound`.
     #[must_use]
     pub fn within(&self, bound: Duration) -> usize {
-        self.us.iter().filter(|us| u128::from(**us) <= bound.as_micros()).count()
+        self.us
+            .iter()
+            .filter(|us| u128::from(**us) <= bound.as_micros())
+            .count()
     }
     /// The smallest time that `per_10_000` of 10,000 requests did not exceed (nearest rank), milliseconds; 0 of none.
     /// 5,000 is the middle, 9,990 the 99.9th percentile.

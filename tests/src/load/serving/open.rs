@@ -21,8 +21,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use super::connection::Connection;
-use super::target::{Report, Target, on_own_thread};
 use super::schedule::Schedule;
+use super::target::{Report, Target, on_own_thread};
 
 /// Longest wait for answers after the last request was due.
 const GRACE: Duration = Duration::from_secs(2);

@@ -12,8 +12,8 @@ use fleet::dev::world::World;
 
 use super::asked::Door;
 use super::connection::Connection;
-use super::target::OK;
 use super::process;
+use super::target::OK;
 use crate::fleet::command;
 
 /// The only node of its region.
@@ -80,7 +80,11 @@ impl Ours {
     /// It was refused.
     pub(super) async fn roll_out(&self, release: &str) -> Result<()> {
         eprintln!("·· rolling {release} out");
-        command(&self.world, &["rollout", "start", release, "--waves", REGION, "--watch"]).await?;
+        command(
+            &self.world,
+            &["rollout", "start", release, "--waves", REGION, "--watch"],
+        )
+        .await?;
         Ok(())
     }
 

@@ -74,7 +74,9 @@ impl Installed {
         let triton = told("nvidia-pytriton", environment("pytriton.txt", &kept, install));
         let furnace = match &python {
             Some(_) => furnace(&kept, install),
-            None => Err(anyhow::anyhow!("the library of ONNX Runtime comes with the Python peers")),
+            None => Err(anyhow::anyhow!(
+                "the library of ONNX Runtime comes with the Python peers"
+            )),
         };
         Ok(Self {
             furnace: told("furnace-server", furnace),
@@ -90,12 +92,19 @@ impl Installed {
     /// It cannot be made.
     pub fn int8(&self, model: &Path) -> Result<Option<PathBuf>> {
         let Some(python) = &self.python else { return Ok(None) };
-        let name = model.parent().and_then(Path::file_name).context("a model lies in a folder of its name")?;
+        let name = model
+            .parent()
+            .and_then(Path::file_name)
+            .context("a model lies in a folder of its name")?;
         let made = self.kept.join(format!("{}-int8.onnx", name.to_string_lossy()));
         if !made.is_file() {
             let mut command = Command::new(python);
             command.arg(script("peer.py")).arg("--int8").arg(model).arg(&made);
-            ensure!(command.status()?.success(), "ONNX Runtime could not quantize {}", model.display());
+            ensure!(
+                command.status()?.success(),
+                "ONNX Runtime could not quantize {}",
+                model.display()
+            );
         }
         Ok(Some(made))
     }
@@ -184,7 +193,10 @@ fn furnace(kept: &Path, install: bool) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--release", "--locked", "--quiet", "--manifest-path"]);
-    command.arg(script("furnace/Cargo.toml")).arg("--target-dir").arg(&target);
+    command
+        .arg(script("furnace/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target);
     let status = command.stdin(Stdio::null()).status().context("run cargo")?;
     ensure!(status.success(), "its build failed: see the compiler's words above");
     Ok(program)
@@ -192,9 +204,18 @@ fn furnace(kept: &Path, install: bool) -> Result<PathBuf> {
 
 /// The library that `python`'s package `onnxruntime` holds.
 fn library(python: &Path) -> Result<PathBuf> {
-    let folder = python.parent().and_then(Path::parent).context("an environment")?.join("lib");
-    let python = std::fs::read_dir(&folder)?.flatten().find(|entry| entry.file_name() != "pkgconfig");
-    let packages = python.context("no Python in its environment")?.path().join("site-packages");
+    let folder = python
+        .parent()
+        .and_then(Path::parent)
+        .context("an environment")?
+        .join("lib");
+    let python = std::fs::read_dir(&folder)?
+        .flatten()
+        .find(|entry| entry.file_name() != "pkgconfig");
+    let packages = python
+        .context("no Python in its environment")?
+        .path()
+        .join("site-packages");
     let mut files = std::fs::read_dir(packages.join("onnxruntime/capi"))?.flatten();
     let library = files.find(|file| file.file_name().to_string_lossy().starts_with("libonnxruntime.so"));
     Ok(library.context("the package onnxruntime holds no library")?.path())

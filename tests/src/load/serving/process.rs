@@ -46,7 +46,10 @@ impl Process {
     pub async fn start(mut command: Command, address: SocketAddr, request: &[u8], log: &Path) -> Result<Self> {
         let file = std::fs::File::create(log).with_context(|| format!("make {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        let child = command.process_group(0).spawn().with_context(|| format!("start {command:?}"))?;
+        let child = command
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("start {command:?}"))?;
         let mut started = Self { address, child };
         let deadline = clock::instant() + START;
         loop {
@@ -107,7 +110,12 @@ async fn asked_once(address: SocketAddr, request: &[u8]) -> Result<u16> {
 
 fn last_words(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
-    let mut tail: Vec<&str> = text.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
+    let mut tail: Vec<&str> = text
+        .lines()
+        .rev()
+        .filter(|line| !line.trim().is_empty())
+        .take(3)
+        .collect();
     tail.reverse();
     format!("its last words: {}", tail.join(" | "))
 }
@@ -139,7 +147,9 @@ mod tests {
         let log = folder.path().join("log");
         let mut command = Command::new("sh");
         command.args(["-c", "echo no model here; exit 3"]);
-        let refused = Process::start(command, free_address().unwrap(), b"", &log).await.unwrap_err();
+        let refused = Process::start(command, free_address().unwrap(), b"", &log)
+            .await
+            .unwrap_err();
         assert!(refused.to_string().contains("no model here"), "{refused}");
     }
 
@@ -148,7 +158,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let noted = folder.path().join("pid");
         let mut command = Command::new("sh");
-        command.arg("-c").arg(format!("sleep 60 & echo $! > {}; wait", noted.display()));
+        command
+            .arg("-c")
+            .arg(format!("sleep 60 & echo $! > {}; wait", noted.display()));
         let child = command.process_group(0).spawn().unwrap();
         let process = Process {
             address: free_address().unwrap(),
@@ -165,7 +177,8 @@ mod tests {
         assert!(process.rss_mib().unwrap() > rss_mib(pid).unwrap());
         drop(process);
         // Whoever adopts it may take a moment to bury it: it runs no more.
-        let gone = |pid| std::fs::read_to_string(format!("/proc/{pid}/status")).map_or(true, |s| s.contains("State:\tZ"));
+        let gone =
+            |pid| std::fs::read_to_string(format!("/proc/{pid}/status")).map_or(true, |s| s.contains("State:\tZ"));
         while !gone(pid) {
             std::thread::yield_now();
         }

@@ -57,7 +57,9 @@ pub async fn measure(contenders: &[Contender], closed: Closed, rounds: u32) -> R
         }
     }
     let all = contenders.iter().zip(reports).zip(failed).filter(|(_, failed)| !failed);
-    Ok(all.map(|((contender, reports), _)| Measured::of(contender.name, reports)).collect())
+    Ok(all
+        .map(|((contender, reports), _)| Measured::of(contender.name, reports))
+        .collect())
 }
 
 async fn asked(contender: &Contender, closed: Closed) -> Result<Report> {
@@ -148,7 +150,9 @@ mod tests {
         );
         let told = |of, best| {
             let rows = beside("x", "u", (&ours, &[&a, &b]), of, best);
-            rows.iter().map(|row| (row.name.clone(), row.rival, row.ratio)).collect::<Vec<_>>()
+            rows.iter()
+                .map(|row| (row.name.clone(), row.rival, row.ratio))
+                .collect::<Vec<_>>()
         };
         let row = |name: &str, rival, ratio| (name.to_owned(), Some(rival), Some(ratio));
         assert_eq!(told(|m| m.rps, Best::Most), [row("x", "b", 1.5), row("x/a", "a", 3.0)]);

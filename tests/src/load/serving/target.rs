@@ -66,7 +66,11 @@ pub struct Report {
 impl Report {
     pub(super) fn count(&mut self, status: u16, took: Duration) {
         *self.statuses.entry(status).or_default() += 1;
-        let times = if status == OK { &mut self.answered } else { &mut self.refused };
+        let times = if status == OK {
+            &mut self.answered
+        } else {
+            &mut self.refused
+        };
         times.record(took);
     }
     /// Requests answered 200 a second.

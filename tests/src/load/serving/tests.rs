@@ -117,7 +117,10 @@ async fn the_open_loop_keeps_its_rate_and_its_bound_whatever_becomes_of_requests
     let answered = u64::try_from(report.answered.count()).unwrap();
     assert_eq!(answered + report.unanswered, 200, "each that was due is counted once");
     assert!(answered < 140 && report.unanswered >= 60, "{answered} answered");
-    assert!(served.load(Ordering::Relaxed) <= answered + 16, "no more connections than the bound");
+    assert!(
+        served.load(Ordering::Relaxed) <= answered + 16,
+        "no more connections than the bound"
+    );
     assert!(report.lasted >= Duration::from_millis(495) && report.lasted < Duration::from_secs(2));
 }
 
@@ -139,7 +142,10 @@ async fn the_open_loop_goes_on_when_connections_break() {
         warm: Duration::ZERO,
         lasts: Duration::from_millis(50),
     };
-    assert!(closed.drive(target(address)).await.is_err(), "a closed loop tells of it");
+    assert!(
+        closed.drive(target(address)).await.is_err(),
+        "a closed loop tells of it"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

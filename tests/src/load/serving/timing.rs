@@ -7,6 +7,8 @@ use super::answer::Answer;
 /// Parts of the time that a node took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Timing {
+    /// In the queue and until its batch ran.
+    pub(super) waited: Duration,
     /// The engine's own.
     pub(super) exec: Duration,
     /// From the request's arrival to its answer.
@@ -26,15 +28,10 @@ impl Timing {
             Duration::try_from_secs_f64(ms / 1e3).ok()
         };
         Some(Self {
+            waited: part("queue")? + part("batch")?,
             exec: part("exec")?,
             total: part("total")?,
         })
-    }
-
-    /// The latest moment at which the engine can have begun, counted from the request's arrival: what came after it, the
-    /// writing of the answer, is in there too.
-    pub(super) fn began_by(&self) -> Duration {
-        self.total.saturating_sub(self.exec)
     }
 }
 
@@ -44,11 +41,12 @@ mod tests {
 
     #[test]
     fn the_engines_time_is_found_among_the_others() {
-        let timing = Timing::read("queue;dur=0.010, batch;dur=0.000, exec;dur=1.250, total;dur=2").unwrap();
+        let timing = Timing::read("queue;dur=0.010, batch;dur=0.002, exec;dur=1.250, total;dur=2").unwrap();
         assert_eq!(timing.exec, Duration::from_micros(1_250));
-        assert_eq!(timing.began_by(), Duration::from_micros(750));
-        for not_run in ["total;dur=2", "", "exec;dur=x, total;dur=2", "exec;dur=-1, total;dur=2"] {
-            assert_eq!(Timing::read(not_run), None);
+        assert_eq!(timing.waited, Duration::from_micros(12));
+        for exec in ["", "exec;dur=x, ", "exec;dur=-1, "] {
+            let not_run = format!("queue;dur=0.010, batch;dur=0.002, {exec}total;dur=2");
+            assert_eq!(Timing::read(&not_run), None);
         }
     }
 }

@@ -11,7 +11,7 @@ use super::closed::Closed;
 use super::connection::Connection;
 use super::peers::{Kind, Peer, Served};
 use super::rounds::{Best, Contender, Measured, OURS, beside, measure as rounds};
-use super::target::{OK, Target};
+use super::target::{OK, Target, on_own_thread};
 use super::timing::Timing;
 use super::{Bench, NO_CACHE, SUITE, TINY, in_tree};
 
@@ -23,25 +23,29 @@ const UNCACHED: &str = "ours-uncached";
 /// Inputs that the cache is asked for again and again.
 const REMEMBERED: u64 = 64;
 
-const PEERS: [(Kind, &str); 4] = [
-    (Kind::Furnace, "furnace"),
-    (Kind::Fastapi, "fastapi"),
-    (Kind::Mosec, "mosec"),
-    (Kind::Triton, "triton"),
+/// With the requests that are joined at most, and how long they wait for each other: what was quickest here.
+const PEERS: [(Kind, &str, (&str, &str)); 4] = [
+    (Kind::Furnace, "furnace", ("1", "0")),
+    (Kind::Fastapi, "fastapi", ("1", "0")),
+    (Kind::Mosec, "mosec", ("1", "0")),
+    (Kind::Triton, "triton", ("32", "0")),
 ];
 
 pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
-    let served = Served {
-        model: TINY,
-        file: in_tree("models/zoo/iris-mlp/model.onnx"),
-        tokenizer: None,
-        batch: ("32", "0"),
-    };
     let door = bench.ours.door(TINY, NO_CACHE)?;
     let mut peers = Vec::new();
     let ours = Target::new(bench.ours.address, door.tables(INPUT));
-    let mut contenders = vec![Contender { name: OURS, target: ours }];
-    for (kind, name) in PEERS {
+    let mut contenders = vec![Contender {
+        name: OURS,
+        target: ours,
+    }];
+    for (kind, name, batch) in PEERS {
+        let served = Served {
+            model: TINY,
+            file: in_tree("models/zoo/iris-mlp/model.onnx"),
+            tokenizer: None,
+            batch,
+        };
         let input = if kind == Kind::Furnace { FURNACES_INPUT } else { INPUT };
         let requests = door.tables(input);
         if let Some(peer) = bench.peers.start(kind, name, &served, &requests).await {
@@ -76,9 +80,27 @@ async fn on(bench: &Bench, contenders: &[Contender], connections: usize) -> Resu
     let theirs: Vec<&Measured> = theirs.iter().collect();
     let name = |what: &str| format!("tiny/c{connections}/{what}");
     let mut figures = beside(&name("rps"), "1/s", (ours, &theirs), |m| m.rps, Best::Most);
-    figures.extend(beside(&name("p50_ms"), "ms", (ours, &theirs), |m| m.p50_ms, Best::Least));
-    figures.extend(beside(&name("p99_ms"), "ms", (ours, &theirs), |m| m.p99_ms, Best::Least));
-    figures.extend(beside(&name("p999_ms"), "ms", (ours, &theirs), |m| m.p999_ms, Best::Least));
+    figures.extend(beside(
+        &name("p50_ms"),
+        "ms",
+        (ours, &theirs),
+        |m| m.p50_ms,
+        Best::Least,
+    ));
+    figures.extend(beside(
+        &name("p99_ms"),
+        "ms",
+        (ours, &theirs),
+        |m| m.p99_ms,
+        Best::Least,
+    ));
+    figures.extend(beside(
+        &name("p999_ms"),
+        "ms",
+        (ours, &theirs),
+        |m| m.p999_ms,
+        Best::Least,
+    ));
     Ok(figures)
 }
 
@@ -97,7 +119,10 @@ fn memory(bench: &Bench, peers: &[Peer]) -> Result<Vec<Figure>> {
     let others = others
         .iter()
         .map(|(name, rss)| figure(&format!("tiny/rss_mib/{name}")).beside(name, *rss));
-    Ok([figure("tiny/rss_mib").beside(name, *least)].into_iter().chain(others).collect())
+    Ok([figure("tiny/rss_mib").beside(name, *least)]
+        .into_iter()
+        .chain(others)
+        .collect())
 }
 
 /// What only ours has: answers that are new to the cache, and answers out of it.
@@ -111,10 +136,16 @@ async fn alone(bench: &Bench) -> Result<Vec<Figure>> {
         bench.ours.address,
         Arc::new(move |n: u64, request: &mut Vec<u8>| all(u64::MAX - n % REMEMBERED, request)),
     );
-    let hit = Contender { name: "ours-hit", target: again };
+    let hit = Contender {
+        name: "ours-hit",
+        target: again,
+    };
     let hits = rounds(&[hit], closed(bench, 32), runs).await?;
     let hits = Figure::alone(SUITE, "cache_hit/rps", hits.first().context("ours")?.rps, "1/s");
-    let new = Contender { name: UNCACHED, target: new };
+    let new = Contender {
+        name: UNCACHED,
+        target: new,
+    };
     // One round: a second one would find what the first has left.
     let new = rounds(&[new], closed(bench, 32), 1).await?;
     let new = Figure::alone(SUITE, "tiny/c32/rps/uncached", new.first().context("ours")?.rps, "1/s");
@@ -125,6 +156,14 @@ async fn alone(bench: &Bench) -> Result<Vec<Figure>> {
 pub(super) async fn added(bench: &Bench, model: &str, name: &str, target: &Target) -> Result<Vec<Figure>> {
     eprintln!("·· what the node adds to `{model}`");
     let count: u64 = bench.scale.pick(500, 5_000);
+    let (target, of) = (target.clone(), model.to_owned());
+    let (mut added, mut bare) = on_own_thread(async move || one_by_one(&target, &of, count).await).await?;
+    let figure = Figure::alone(SUITE, name, median(&mut added), "us");
+    Ok(vec![figure.beside("bare engine", median(&mut bare))])
+}
+
+/// Microseconds of `count` requests, the node's part and the engine's.
+async fn one_by_one(target: &Target, model: &str, count: u64) -> Result<(Vec<f64>, Vec<f64>)> {
     let mut connection = Connection::open(target.address).await?;
     let (mut added, mut bare, mut request) = (Vec::new(), Vec::new(), Vec::new());
     for n in 0..count {
@@ -134,14 +173,15 @@ pub(super) async fn added(bench: &Bench, model: &str, name: &str, target: &Targe
         let answer = connection.ask(&request).await?;
         let took = began.elapsed();
         ensure!(answer.status == OK, "{model} answers {}", answer.status);
-        let exec = Timing::of(&answer).context("the node tells how long its engine ran")?.exec;
+        let exec = Timing::of(&answer)
+            .context("the node tells how long its engine ran")?
+            .exec;
         // The first ones find nothing warm.
         if n >= count / 10 {
             added.push(took.saturating_sub(exec).as_secs_f64() * 1e6);
             bare.push(exec.as_secs_f64() * 1e6);
         }
     }
-    let figure = Figure::alone(SUITE, name, median(&mut added), "us");
-    Ok(vec![figure.beside("bare engine", median(&mut bare))])
-}
 
+    Ok((added, bare))
+}

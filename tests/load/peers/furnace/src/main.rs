@@ -10,12 +10,11 @@ use ort::environment::Environment;
 use ort::session::Session;
 use ort::value::{TensorRef, ValueType};
 
-/// Runs that may go at once: as many as furnace has workers, so that none waits for a session.
-const SESSIONS: usize = 4;
-
-/// A graph in ONNX Runtime. A session takes one run at a time, so there are several.
+/// A graph in ONNX Runtime. A session takes one run at a time, so there are as many as runs ever went at once: none waits.
 #[derive(Debug)]
 struct Graph {
+    environment: Environment,
+    file: String,
     name: String,
     input: IoSpec,
     output: IoSpec,
@@ -23,21 +22,28 @@ struct Graph {
 }
 
 impl Graph {
-    fn load(environment: &Environment, name: &str, file: &str) -> Result<Self> {
-        let session = || -> Result<Session> {
-            let builder = Session::builder(environment).map_err(said)?.with_intra_threads(1).map_err(said)?;
-            builder.with_inter_threads(1).map_err(said)?.commit_from_file(file).map_err(said)
-        };
-        let idle = (0..SESSIONS).map(|_| session()).collect::<Result<Vec<_>>>()?;
-        let one = idle.first().context("there are sessions")?;
-        let [input] = one.inputs() else { anyhow::bail!("{file} takes other than one tensor") };
-        let [output] = one.outputs() else { anyhow::bail!("{file} gives other than one tensor") };
+    fn load(environment: Environment, name: &str, file: &str) -> Result<Self> {
+        let first = session(&environment, file)?;
+        let [input] = first.inputs() else { anyhow::bail!("{file} takes other than one tensor") };
+        let [output] = first.outputs() else { anyhow::bail!("{file} gives other than one tensor") };
+        let (input, output) = (spec(input.name(), input.dtype())?, spec(output.name(), output.dtype())?);
         Ok(Self {
+            environment,
+            file: file.to_owned(),
             name: name.to_owned(),
-            input: spec(input.name(), input.dtype())?,
-            output: spec(output.name(), output.dtype())?,
-            idle: Mutex::new(idle),
+            input,
+            output,
+            idle: Mutex::new(vec![first]),
         })
+    }
+
+    fn answer(&self, input: &HostTensor) -> Result<HostTensor> {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = idle().pop();
+        let mut taken = free.map_or_else(|| session(&self.environment, &self.file), Ok)?;
+        let output = self.run_in(&mut taken, input);
+        idle().push(taken);
+        output
     }
 
     fn run_in(&self, session: &mut Session, input: &HostTensor) -> Result<HostTensor> {
@@ -50,6 +56,11 @@ impl Graph {
             values: Values::F32(values.to_vec()),
         })
     }
+}
+
+fn session(environment: &Environment, file: &str) -> Result<Session> {
+    let builder = Session::builder(environment).map_err(said)?.with_intra_threads(1).map_err(said)?;
+    builder.with_inter_threads(1).map_err(said)?.commit_from_file(file).map_err(said)
 }
 
 /// The binding's errors differ by what was tried; here their words suffice.
@@ -79,13 +90,8 @@ impl TensorModel for Graph {
         vec![self.output.clone()]
     }
     fn run(&self, inputs: Vec<HostTensor>) -> furnace::Result<Vec<HostTensor>> {
-        let failed = |why: &str| ModelError::InferenceFailed(why.to_owned());
-        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = idle().pop();
-        let mut session = session.ok_or_else(|| failed("more runs than sessions"))?;
-        let output = inputs.first().context("no input").and_then(|input| self.run_in(&mut session, input));
-        idle().push(session);
-        Ok(vec![output.map_err(|error| failed(&error.to_string()))?])
+        let output = inputs.first().context("no input").and_then(|input| self.answer(input));
+        Ok(vec![output.map_err(|error| ModelError::InferenceFailed(error.to_string()))?])
     }
 }
 
@@ -95,7 +101,7 @@ async fn main() -> Result<()> {
     let [name, file, port] = args.as_slice() else { anyhow::bail!("furnace-peer NAME MODEL PORT") };
     let library = std::env::var("ORT_DYLIB_PATH").context("ORT_DYLIB_PATH names the library of ONNX Runtime")?;
     let environment = ort::init_from(&library)?.with_telemetry(false).build().map_err(said)?;
-    let graph = Graph::load(&environment, name, file)?;
+    let graph = Graph::load(environment, name, file)?;
     let server = Server::new().host("127.0.0.1").port(port.parse()?).model(Model::custom(graph));
     // Its bound of 100 inferences at once stays: the suite has at most 64 connections.
     server.serve().await.map_err(|error| anyhow::anyhow!("{error}"))

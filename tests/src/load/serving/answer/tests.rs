@@ -52,8 +52,14 @@ fn what_is_no_answer_is_refused_and_not_waited_for() {
             b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
             Malformed::Framing,
         ),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n", Malformed::BodyTooLong),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nx\r\n", Malformed::Chunk),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n",
+            Malformed::BodyTooLong,
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nx\r\n",
+            Malformed::Chunk,
+        ),
         (
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nabc",
             Malformed::Chunk,
@@ -62,7 +68,10 @@ fn what_is_no_answer_is_refused_and_not_waited_for() {
     for (bytes, why) in refused {
         assert_eq!(Answer::read(bytes), Err(why), "{}", String::from_utf8_lossy(bytes));
     }
-    assert_eq!(Answer::read(&vec![b'x'; HEAD_BYTES_MAX + 1]), Err(Malformed::HeadTooLong));
+    assert_eq!(
+        Answer::read(&vec![b'x'; HEAD_BYTES_MAX + 1]),
+        Err(Malformed::HeadTooLong)
+    );
 }
 
 /// Bytes that look like an answer more often than chance would have it.
