@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use meridian_tests::load::{engine, node, serving, table};
+use meridian_tests::scale::Scale;
 
 /// What nodes use.
 #[global_allocator]
@@ -29,6 +30,15 @@ struct Args {
     /// Rows of a call in the engine suite.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32])]
     rows: Vec<usize>,
+    /// How large the serving suite runs.
+    #[arg(long, env = "MERIDIAN_SCALE", value_enum, default_value_t = Scale::Ci)]
+    scale: Scale,
+    /// Gets and builds the peers of the serving suite that are not here yet. `--scale full` does so too.
+    #[arg(long)]
+    install: bool,
+    /// Chapters of the serving suite; all where none is named.
+    #[arg(long, value_delimiter = ',', value_enum)]
+    only: Vec<serving::Chapter>,
     /// Also measure files that ONNX Runtime's quantizer made, in our engine.
     #[arg(long)]
     foreign: bool,
@@ -43,7 +53,7 @@ enum Suite {
     Engine,
     /// A real node of a real fleet: what it adds to its engine, and how soon it answers after a start.
     Node,
-    /// The ingress alone, around a model that costs nothing: its own latency, and answers out of its cache.
+    /// A real node beside other servers: requests a second, times, overload, deadlines, isolation.
     Serving,
 }
 
@@ -61,7 +71,10 @@ async fn main() -> anyhow::Result<()> {
             foreign: args.foreign,
         })?,
         Suite::Node => node::run(args.requests).await?,
-        Suite::Serving => serving::run(args.requests).await?,
+        Suite::Serving => {
+            let install = args.install || args.scale == Scale::Full;
+            serving::run(args.scale, install, &args.only).await?
+        }
     };
     if args.json {
         for figure in &figures {

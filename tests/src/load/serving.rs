@@ -1,271 +1,143 @@
-//! What a node adds to its engine, and how many answers it gives again.
+//! A real node beside other servers, all on loopback, all asked by the same client in the same run.
 //!
-//! One process holds the node and its clients, joined by TLS 1.3 over loopback: the clients' own time is in the figures.
+//! The client is our own ([`closed`], [`open`]): HTTP/1.1 kept alive over plain TCP, requests prebuilt, answers read no
+//! further than they must be, on one thread, since it takes its share of the same two cores. Servers are asked in turn, round
+//! by round, and medians are told. Peers run the same ONNX file in ONNX Runtime, JSON in and out, on the same two cores.
+//!
+//! | chapter | figure | what |
+//! |---|---|---|
+//! | `tiny` | `tiny/c8/rps`, `../p99_ms` | requests a second and times on 8 connections (and 32), of a model that costs nothing; caches stand aside |
+//! | | `tiny/c32/rps/uncached` | the same when the cache is asked and does not know: each input is new |
+//! | | `tiny/rss_mib` | memory of the processes after that |
+//! | | `cache_hit/rps` | requests a second out of the cache, 32 connections |
+//! | | `node/added_us` | time of a request that nothing waits for, less the engine's own, p50 |
+//! | `embedder` | `embedder/c32/rps`, `../f32` | texts of mixed lengths, our int8, and our f32, on 32 connections |
+//! | | `../rps/quick` | ours beside the fastest int8 of the others, whatever it answers |
+//! | | `embedder/cosine_min` | the text whose embedding lies furthest from ONNX Runtime's f32 |
+//! | `overload` | `overload4x/goodput` | open loop at 4 times the capacity just measured: answered within the bound, as a share of it |
+//! | | `../admitted_p99_ms`, `../refusal_p50_ms` | times of the answered, and of the refused |
+//! | `deadline` | `deadline/late_executions` | runs that began after the request's deadline; `../late_answers`, `../asked` |
+//! | `isolation` | `load_isolation/p99_ratio` | p99 of the tiny model while 90 MB are rolled out, by that before |
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+pub mod answer;
+pub mod asked;
+pub mod closed;
+pub mod connection;
+mod deadline;
+mod embedder;
+mod isolation;
+pub mod latency;
+pub mod open;
+mod ours;
+mod overload;
+pub mod peers;
+pub mod process;
+pub mod rounds;
+pub mod schedule;
+pub mod target;
+#[cfg(test)]
+mod tests;
+mod timing;
+mod tiny;
 
-use anyhow::Context;
-use edge_node::batch::board::Bounds;
-use edge_node::batch::{Queue, Rules};
-use edge_node::cache::{CacheConfig, Results, Ttl};
-use edge_node::engine::{Engine, Fault, Model};
-use edge_node::ingress::rate::Rates;
-use edge_node::ingress::{Ingress, Parts};
-use edge_node::metrics::Metrics;
-use edge_node::serving::{Gossip, ModelSlot, Serving, ServingSet};
-use http::Request;
-use http_body_util::BodyExt;
-use proto::ids::ContentHash;
-use proto::manifest::{DataType, Dim, FileEntry, Manifest, Measured, Signature, TensorSpec, Variant};
-use proto::oip::Tensor;
-use proto::region_state::{RegionInfo, Tenant};
-use proto::signed::Document;
-use regions::policy::Boundaries;
-use runtime::clock;
-use runtime::https::{Client, ServerTls, full, serve};
-use runtime::identity::{Ca, anonymous_client_config};
-use runtime::lifecycle::Lifecycle;
+use std::path::{Path, PathBuf};
 
-use super::{Figure, median};
+use anyhow::Result;
+
+use super::Figure;
+use crate::scale::Scale;
+use ours::Ours;
+use peers::Installed;
 
 const SUITE: &str = "serving";
-const KEY: &str = "mk_0000000000000000000000000000000000000000000000000000000000000001";
+/// The tiny model, and the embedder.
+const TINY: &str = "iris-mlp";
+const EMBEDDER: &str = "minilm-l6";
+/// Our f32 of the embedder, under a name of its own.
+const EMBEDDER_F32: &str = "minilm-f32";
+/// Asks for a run of the model, whatever is remembered.
+const NO_CACHE: &str = "cache-control: no-cache\r\n";
 
-/// Costs nothing itself: what is measured around it is the node.
-struct Doubler;
-
-impl Model for Doubler {
-    fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Fault> {
-        let x = inputs.first().ok_or_else(|| Fault::Input("no input".to_owned()))?;
-        let double = |b: [u8; 4]| (f32::from_le_bytes(b) * 2.0).to_le_bytes();
-        let data = x.data.as_chunks().0.iter().flat_map(|b| double(*b)).collect();
-        Ok(vec![Tensor {
-            name: "y".to_owned(),
-            datatype: x.datatype,
-            shape: x.shape.clone(),
-            data,
-        }])
-    }
+/// A part of the suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Chapter {
+    /// The server's own cost, and its cache.
+    Tiny,
+    /// Work that fills the cores.
+    Embedder,
+    /// Four times what it can do.
+    Overload,
+    /// Requests with little time.
+    Deadline,
+    /// A large model comes while another answers.
+    Isolation,
 }
 
-/// Measures with `requests` requests a figure.
+/// What all chapters use.
+struct Bench {
+    scale: Scale,
+    ours: Ours,
+    peers: Installed,
+}
+
+/// Measures the chapters of `only`, all where it is empty.
 ///
 /// # Errors
-/// When a node cannot be started or a request fails.
-pub async fn run(requests: u32) -> anyhow::Result<Vec<Figure>> {
-    let node = Node::start().await?;
-    let mut bare = Vec::new();
-    for n in 0..requests {
-        let input = [Tensor {
-            name: "x".to_owned(),
-            datatype: DataType::Fp32,
-            shape: vec![1, 2],
-            data: vec![0; 8],
-        }];
-        let began = clock::instant();
-        Doubler.run(&input).with_context(|| format!("bare run {n}"))?;
-        bare.push(began.elapsed().as_secs_f64() * 1e6);
-    }
-    let mut served = Vec::new();
-    for n in 0..requests {
-        let began = clock::instant();
-        node.ask(n, true).await?;
-        served.push(began.elapsed().as_secs_f64() * 1e6);
-    }
-    let (bare, served) = (median(&mut bare), median(&mut served));
-    let added = Figure::alone(
-        SUITE,
-        "added latency over the bare engine, tiny model, p50",
-        served - bare,
-        "us",
-    );
-    let hits = node.hits(requests * 4).await?;
-    Ok(vec![
-        added.beside("bare engine", bare),
-        Figure::alone(SUITE, "cache hits, clients included", hits, "1/s"),
-    ])
+/// Our side did not start or answer. Peers that do not are left out.
+pub async fn run(scale: Scale, install: bool, only: &[Chapter]) -> Result<Vec<Figure>> {
+    let peers = Installed::find(install)?;
+    let bench = Bench {
+        scale,
+        ours: Ours::start().await?,
+        peers,
+    };
+    let figures = bench.chapters(only).await;
+    bench.ours.down().await?;
+    figures
 }
 
-struct Node {
-    address: SocketAddr,
-    client: Client,
-    lifecycle: Lifecycle,
-    _engine: Engine,
-    _folder: tempfile::TempDir,
-}
-
-impl Node {
-    async fn start() -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let ca = Ca::create(&"load".parse()?, &folder.path().join("ca"))?;
-        let files = folder.path().join("ingress");
-        ca.issue_ingress(&["ingress.load".to_owned()], 1)?.write(&files)?;
-        let tls = ServerTls::load(&files.join("cert.pem"), &files.join("key.pem"), None)?;
-        let mut registry = runtime::metrics::Metrics::new();
-        let metrics = Metrics::new(&mut registry);
-        let serving = Serving::new();
-        let bounds = Bounds {
-            rows_max: 1_024,
-            bytes_max: 64 << 20,
-            linger: Duration::ZERO,
-            threads: 1,
-        };
-        let queue = Queue::new(bounds, Rules::default(), serving.clone(), metrics.clone());
-        let engine = Engine::start(&queue, bounds.threads, &metrics)?;
-        let ttl = Duration::from_secs(600);
-        let ttl = Ttl {
-            results: ttl,
-            embeddings: ttl,
-        };
-        let cache = CacheConfig {
-            memory_bytes: 64 << 20,
-            disk_bytes: 0,
-            ttl,
-            folder: folder.path().join("results"),
-        };
-        let ingress = Ingress::new(Parts {
-            node: "eu-fra/n1".parse()?,
-            serving: serving.clone(),
-            results: Results::open(&cache, &metrics),
-            rates: Rates::default(),
-            queue,
-            gossip: Gossip::channel().0,
-            metrics,
-            registry: Arc::new(registry),
-            draining: Lifecycle::new().drain().clone(),
-            boundaries: Boundaries::builtin(),
-        });
-        serving.publish(set()?);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        let (address, lifecycle) = (listener.local_addr()?, Lifecycle::new());
-        serve(listener, Some(tls), &lifecycle, ingress)?;
-        let client = Client::new(anonymous_client_config(ca.pem())?);
-        Ok(Self {
-            address,
-            client,
-            lifecycle,
-            _engine: engine,
-            _folder: folder,
-        })
-    }
-
-    async fn ask(&self, n: u32, run: bool) -> anyhow::Result<()> {
-        let data = format!(r#"{{"inputs":[{{"name":"x","datatype":"FP32","shape":[1,2],"data":[1.5,{n}]}}]}}"#);
-        let mut request = Request::post("/v2/models/tiny/infer").header("authorization", format!("Bearer {KEY}"));
-        if run {
-            request = request.header("cache-control", "no-cache");
+impl Bench {
+    async fn chapters(&self, only: &[Chapter]) -> Result<Vec<Figure>> {
+        let wanted = |chapter| only.is_empty() || only.contains(&chapter);
+        let mut figures = Vec::new();
+        let tiny = self.ours.publish(&[TINY]).await?;
+        self.ours.roll_out(&tiny).await?;
+        if wanted(Chapter::Tiny) {
+            figures.extend(tiny::measure(self).await?);
         }
-        let answer = self
-            .client
-            .request(self.address, "ingress.load", request.body(full(data))?)
-            .await?;
-        anyhow::ensure!(answer.status() == 200, "status {}", answer.status());
-        answer.into_body().collect().await?;
-        Ok(())
-    }
-
-    /// Answers per second out of memory, eight clients at once.
-    async fn hits(&self, requests: u32) -> anyhow::Result<f64> {
-        self.ask(0, false).await?;
-        let began = clock::instant();
-        let one = |_| async {
-            for _ in 0..requests / 8 {
-                self.ask(0, false).await?;
+        // Before the other models: what is loaded then is all there is beside the tiny one.
+        if wanted(Chapter::Isolation) || wanted(Chapter::Embedder) {
+            let large = self
+                .ours
+                .publish(&[EMBEDDER, "--name", EMBEDDER_F32, "--no-int8"])
+                .await?;
+            if wanted(Chapter::Isolation) {
+                figures.extend(isolation::measure(self, &large).await?);
+            } else {
+                self.ours.roll_out(&large).await?;
             }
-            anyhow::Ok(())
-        };
-        let [a, b, c, d, e, f, g, h] = [0, 1, 2, 3, 4, 5, 6, 7].map(one);
-        tokio::try_join!(a, b, c, d, e, f, g, h)?;
-        Ok(f64::from(requests / 8 * 8) / began.elapsed().as_secs_f64())
+        }
+        if [Chapter::Embedder, Chapter::Overload, Chapter::Deadline]
+            .into_iter()
+            .any(wanted)
+        {
+            let int8 = self.ours.publish(&[EMBEDDER, "--accept-int8", "--no-judge"]).await?;
+            self.ours.roll_out(&int8).await?;
+        }
+        if wanted(Chapter::Embedder) {
+            figures.extend(embedder::measure(self).await?);
+        }
+        if wanted(Chapter::Overload) {
+            figures.extend(overload::measure(self).await?);
+        }
+        if wanted(Chapter::Deadline) {
+            figures.extend(deadline::measure(self).await?);
+        }
+        Ok(figures)
     }
 }
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.lifecycle.drain().cancel();
-    }
-}
-
-fn set() -> anyhow::Result<ServingSet> {
-    let manifest = manifest()?;
-    let variant = manifest.variants.first().context("it has one")?.clone();
-    let slot =
-        ModelSlot::new(manifest.id(), Arc::new(manifest), variant, Arc::new(Doubler)).context("it has its file")?;
-    let key_hash = ContentHash::of(KEY.as_bytes());
-    let tenant = Tenant {
-        id: "load".parse()?,
-        boundary: "eea".parse()?,
-        key_hash,
-    };
-    Ok(ServingSet {
-        region: Some(RegionInfo {
-            id: "eu-fra".parse()?,
-            country: "DE".to_owned(),
-            lat_e6: 0,
-            lon_e6: 0,
-        }),
-        tenants: HashMap::from([(key_hash, tenant)]),
-        models: HashMap::from([(slot.release.model.clone(), Arc::new(slot))]),
-        ..ServingSet::default()
-    })
-}
-
-fn manifest() -> anyhow::Result<Manifest> {
-    let spec = |name: &str| TensorSpec {
-        name: name.to_owned(),
-        datatype: DataType::Fp32,
-        shape: vec![Dim::Named("batch".to_owned()), Dim::Fixed(2)],
-    };
-    let file = |path: &str| FileEntry {
-        path: path.to_owned(),
-        bytes: 0,
-        blake3: ContentHash::of(path.as_bytes()),
-        sha256: [0; 32],
-        chunks: Vec::new(),
-    };
-    let (inputs, outputs) = (vec![spec("x")], vec![spec("y")]);
-    let signature = Signature {
-        name: "tensors".to_owned(),
-        inputs: inputs.clone(),
-        outputs: outputs.clone(),
-        pre: Vec::new(),
-        post: Vec::new(),
-    };
-    let variant = Variant {
-        id: "cpu-f32".parse()?,
-        class: "cpu".parse()?,
-        file: "tiny".to_owned(),
-        numerics: "load/f32".to_owned(),
-        checks: Vec::new(),
-        measured: Measured {
-            cosine_min: 1.0,
-            top1_share: 1.0,
-            abs_max: 0.0,
-            row_us: 1,
-            rows8_us: 1,
-            load_us: 1,
-        },
-        batch_rows_max: 8,
-    };
-    Ok(Manifest {
-        model: "tiny".parse()?,
-        version: "1".parse()?,
-        description: "doubles".to_owned(),
-        licence: "Apache-2.0".to_owned(),
-        source: "the load suite".to_owned(),
-        opset: 17,
-        engine: "none".to_owned(),
-        files: vec![file("tiny")],
-        inputs,
-        outputs,
-        signatures: vec![signature],
-        variants: vec![variant],
-        proposals: Vec::new(),
-        golden_file: "tiny".to_owned(),
-        parent: None,
-        provenance: Vec::new(),
-    })
+/// A file below the source tree's root.
+fn in_tree(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }

@@ -253,6 +253,13 @@ impl World {
             .kill()
             .await
     }
+    /// The process of a node that runs.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn node(&self, id: &str) -> Result<&Daemon> {
+        self.nodes.get(id).with_context(|| format!("{id} does not run"))
+    }
     /// Whether the named node runs.
     #[must_use]
     pub fn has_node(&self, id: &str) -> bool {

@@ -97,6 +97,9 @@ fn io_at<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Fe
     }
 }
 
+/// The file of an environment that is whole.
+const READY: &str = "ready";
+
 /// Where downloads are kept: `MERIDIAN_CACHE`, else `~/.cache/meridian`.
 ///
 /// # Errors
@@ -223,12 +226,11 @@ fn download(recipe: &Recipe, wanted: &Fetch, work: &Path, folder: &Path, zoo: &P
 /// # Errors
 /// [`FetchError::NoPython`], [`FetchError::Failed`] with pip's last words, [`FetchError::Io`].
 pub fn environment(requires: &[String], below: &Path) -> Result<PathBuf, FetchError> {
-    let wanted = requires.join(" ");
-    let folder = below.join(format!(".python-{}", ContentHash::of(wanted.as_bytes()).short()));
-    let ready = folder.join("ready");
-    if ready.is_file() {
+    let (wanted, folder) = (requires.join(" "), environment_folder(requires, below));
+    if has_environment(requires, below) {
         return Ok(folder);
     }
+    let ready = folder.join(READY);
     run(
         Command::new(python()).args(["-m", "venv", "--clear"]).arg(&folder),
         "python3 -m venv",
@@ -246,6 +248,17 @@ pub fn environment(requires: &[String], below: &Path) -> Result<PathBuf, FetchEr
     run(pip.args(requires), &format!("pip install {wanted}"), Some(&folder))?;
     fs::write(&ready, wanted).map_err(io_at("write", &ready))?;
     Ok(folder)
+}
+
+/// Whether [`environment`] has nothing left to do.
+#[must_use]
+pub fn has_environment(requires: &[String], below: &Path) -> bool {
+    environment_folder(requires, below).join(READY).is_file()
+}
+
+fn environment_folder(requires: &[String], below: &Path) -> PathBuf {
+    let wanted = ContentHash::of(requires.join(" ").as_bytes());
+    below.join(format!(".python-{}", wanted.short()))
 }
 
 /// Runs a program to its end, showing how much it has written below `grows`.

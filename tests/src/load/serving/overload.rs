@@ -1,0 +1,160 @@
+//! Four times as many requests as the node can answer: it is to answer as many as ever, in time, and to refuse the rest at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use runtime::clock;
+
+use super::super::{Figure, median};
+use super::asked::Requests;
+use super::closed::Closed;
+use super::connection::Connection;
+use super::embedder::{CONNECTIONS, requests, start};
+use super::open::Open;
+use super::target::{OK, Report, Target, on_own_thread};
+use super::{Bench, EMBEDDER, NO_CACHE, SUITE};
+
+/// How long users wait, and the header that says so.
+const BOUND_MS: u64 = 200;
+/// As many times the capacity.
+const TIMES: f64 = 4.0;
+/// Most connections: what comes in [`BOUND_MS`], several times over.
+const CONNECTIONS_MAX: usize = 1_024;
+/// A peer with a queue of its own.
+const PEER: &str = "mosec";
+/// Longest wait for a server to come to rest, and how long one request may take meanwhile.
+const REST: Duration = Duration::from_secs(60);
+const ONE: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+struct Rounds {
+    share: Vec<f64>,
+    admitted_p99_ms: Vec<f64>,
+    refusal_p50_ms: Vec<f64>,
+}
+
+pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
+    eprintln!("·· overload");
+    let rounds: u32 = bench.scale.pick(2, 5);
+    let headers = format!("{NO_CACHE}meridian-deadline-ms: {BOUND_MS}\r\n");
+    let all = requests(bench, EMBEDDER, &headers)?;
+    let peer = start(bench, &[PEER], &all).await?.pop();
+    let (mut ours, mut theirs) = (Rounds::default(), Rounds::default());
+    for _ in 0..rounds {
+        ours.take(&overloaded(bench, Target::new(bench.ours.address, all.clone())).await?);
+        if let Some(peer) = &peer {
+            match overloaded(bench, Target::new(peer.process.address, all.clone())).await {
+                Ok(overload) => theirs.take(&overload),
+                Err(why) => eprintln!("·· without {PEER}: {why:#}"),
+            }
+        }
+    }
+    let figure = |name: &str, values: &mut Vec<f64>, unit, rival: &mut Vec<f64>| {
+        let figure = Figure::alone(SUITE, format!("overload4x/{name}"), median(values), unit);
+        if rival.is_empty() {
+            figure
+        } else {
+            figure.beside(PEER, median(rival))
+        }
+    };
+    Ok(vec![
+        figure("goodput", &mut ours.share, "share", &mut theirs.share),
+        figure(
+            "admitted_p99_ms",
+            &mut ours.admitted_p99_ms,
+            "ms",
+            &mut theirs.admitted_p99_ms,
+        ),
+        figure(
+            "refusal_p50_ms",
+            &mut ours.refusal_p50_ms,
+            "ms",
+            &mut theirs.refusal_p50_ms,
+        ),
+    ])
+}
+
+struct Overload {
+    capacity: f64,
+    report: Report,
+}
+
+/// What it can do, measured just before, and what became of four times as much.
+async fn overloaded(bench: &Bench, target: Target) -> Result<Overload> {
+    let lasts = Duration::from_millis(bench.scale.pick(2_000, 10_000));
+    rest(&target).await?;
+    let capacity = capacity(&target, lasts / 2).await?;
+    let open = Open {
+        per_second: capacity * TIMES,
+        connections_max: CONNECTIONS_MAX,
+        lasts,
+        stop: Arc::default(),
+    };
+    let report = open.drive(target).await.context("the open loop")?;
+    Ok(Overload { capacity, report })
+}
+
+/// Waits until a server has done what it was left with: until it answers a request that comes alone, and soon.
+async fn rest(target: &Target) -> Result<()> {
+    let target = target.clone();
+    on_own_thread(async move || {
+        let deadline = clock::instant() + REST;
+        let mut request = Vec::new();
+        (target.write)(0, &mut request);
+        while clock::instant() < deadline {
+            let mut connection = Connection::open(target.address).await?;
+            let answered = tokio::time::timeout(ONE, connection.ask(&request)).await;
+            if matches!(answered, Ok(Ok(answer)) if answer.status == OK) {
+                return Ok(());
+            }
+        }
+        bail!("it does not come to rest")
+    })
+    .await
+}
+
+/// Requests that a server answers a second, when none is in vain.
+pub(super) async fn capacity(target: &Target, lasts: Duration) -> Result<f64> {
+    let closed = Closed {
+        connections: CONNECTIONS,
+        warm: lasts / 4,
+        lasts,
+    };
+    Ok(closed.drive(target.clone()).await?.per_second())
+}
+
+impl Rounds {
+    fn take(&mut self, Overload { capacity, report }: &Overload) {
+        let mut report = report.clone();
+        let share = report.goodput(Duration::from_millis(BOUND_MS)) / capacity;
+        let (admitted, refusal) = (
+            report.answered.percentile_ms(9_900),
+            report.refused.percentile_ms(5_000),
+        );
+        let Report {
+            statuses, unanswered, ..
+        } = &report;
+        eprintln!(
+            "   {capacity:.0}/s; of 4 times as much {:.0} % in time, admitted p99 {admitted:.1} ms, refused p50 {refusal:.2} ms; \
+             {statuses:?}, {unanswered} unanswered",
+            share * 100.0
+        );
+        self.share.push(share);
+        self.admitted_p99_ms.push(admitted);
+        if report.refused.count() > 0 {
+            self.refusal_p50_ms.push(refusal);
+        }
+    }
+}
+
+/// Requests for the n-th of which `which` picks one of several.
+pub(super) fn by_turns(several: Vec<Requests>) -> Requests {
+    let count = several.len();
+    Arc::new(move |n, request| {
+        let turn = usize::try_from(n).unwrap_or(0) % count.max(1);
+        if let Some(one) = several.get(turn) {
+            one(n, request);
+        }
+    })
+}
