@@ -18,6 +18,7 @@
 //! | | `../admitted_p99_ms`, `../refusal_p50_ms` | times of the answered, and of the refused |
 //! | `deadline` | `deadline/late_executions` | runs that began after the request's deadline; `../late_answers`, `../asked` |
 //! | `isolation` | `load_isolation/p99_ratio` | p99 of the tiny model while 90 MB are rolled out, by that before |
+//! | `memory` | `memory/rss_mib_after_1000_loads` | memory of a node whose two models push each other out, beside that after 50 |
 
 pub mod answer;
 pub mod asked;
@@ -27,6 +28,7 @@ mod deadline;
 mod embedder;
 mod isolation;
 pub mod latency;
+mod memory;
 pub mod open;
 mod ours;
 mod overload;
@@ -71,6 +73,8 @@ pub enum Chapter {
     Deadline,
     /// A large model comes while another answers.
     Isolation,
+    /// Models that push each other out of memory.
+    Memory,
 }
 
 /// What all chapters use.
@@ -86,7 +90,7 @@ struct Bench {
 /// Our side did not start or answer. Peers that do not are left out.
 pub async fn run(scale: Scale, install: bool, only: &[Chapter]) -> Result<Vec<Figure>> {
     let peers = Installed::find(install)?;
-    let bench = Bench {
+    let mut bench = Bench {
         scale,
         ours: Ours::start().await?,
         peers,
@@ -97,7 +101,7 @@ pub async fn run(scale: Scale, install: bool, only: &[Chapter]) -> Result<Vec<Fi
 }
 
 impl Bench {
-    async fn chapters(&self, only: &[Chapter]) -> Result<Vec<Figure>> {
+    async fn chapters(&mut self, only: &[Chapter]) -> Result<Vec<Figure>> {
         let wanted = |chapter| only.is_empty() || only.contains(&chapter);
         let mut figures = Vec::new();
         let tiny = self.ours.publish(&[TINY]).await?;
@@ -106,7 +110,10 @@ impl Bench {
             figures.extend(tiny::measure(self).await?);
         }
         // Before the other models: what is loaded then is all there is beside the tiny one.
-        if wanted(Chapter::Isolation) || wanted(Chapter::Embedder) {
+        if [Chapter::Isolation, Chapter::Embedder, Chapter::Memory]
+            .into_iter()
+            .any(wanted)
+        {
             let large = self
                 .ours
                 .publish(&[EMBEDDER, "--name", EMBEDDER_F32, "--no-int8"])
@@ -117,7 +124,7 @@ impl Bench {
                 self.ours.roll_out(&large).await?;
             }
         }
-        if [Chapter::Embedder, Chapter::Overload, Chapter::Deadline]
+        if [Chapter::Embedder, Chapter::Overload, Chapter::Deadline, Chapter::Memory]
             .into_iter()
             .any(wanted)
         {
@@ -132,6 +139,10 @@ impl Bench {
         }
         if wanted(Chapter::Deadline) {
             figures.extend(deadline::measure(self).await?);
+        }
+        if wanted(Chapter::Memory) {
+            self.ours.bound_memory(memory::BYTES_MAX).await?;
+            figures.extend(memory::measure(self).await?);
         }
         Ok(figures)
     }

@@ -14,7 +14,7 @@ use super::asked::Door;
 use super::connection::Connection;
 use super::process;
 use super::target::OK;
-use crate::fleet::command;
+use crate::fleet::{command, until};
 
 /// The only node of its region.
 const NODE: &str = "eu-dub/n1";
@@ -88,6 +88,32 @@ impl Ours {
         Ok(())
     }
 
+    /// Starts the node again with room in memory for `bytes` of model files.
+    ///
+    /// # Errors
+    /// It did not start, or serves nothing.
+    pub(super) async fn bound_memory(&mut self, bytes: u64) -> Result<()> {
+        let bytes = toml::Value::from(i64::try_from(bytes)?);
+        set(
+            &self.world.folders.node(NODE).join("node.toml"),
+            "models",
+            "memory-bytes",
+            bytes,
+        )?;
+        self.world.stop_node(NODE).await?;
+        self.world.start_node_named(NODE).await?;
+        self.address = self.world.node(NODE)?.address("plain")?;
+        until("the node to serve again", async || {
+            let mut connection = Connection::open(self.address).await?;
+            let answer = connection
+                .ask(b"GET /v2/health/ready HTTP/1.1\r\nhost: node\r\n\r\n")
+                .await?;
+            ensure!(answer.status == OK, "it answers {}", answer.status);
+            Ok(())
+        })
+        .await
+    }
+
     /// Memory of the node's process, MiB.
     ///
     /// # Errors
@@ -120,9 +146,15 @@ impl Ours {
 
 /// Has the node listen without TLS as well, on a free port of loopback.
 fn open_plainly(config: &Path) -> Result<()> {
+    set(config, "ingress", "plain", toml::Value::from("127.0.0.1:0"))
+}
+
+/// Sets one key of a node's file.
+fn set(config: &Path, table: &str, key: &str, value: toml::Value) -> Result<()> {
     let mut file: toml::Table = std::fs::read_to_string(config)?.parse()?;
-    let ingress = file.get_mut("ingress").and_then(toml::Value::as_table_mut);
-    let ingress = ingress.with_context(|| format!("{} has no [ingress]", config.display()))?;
-    ingress.insert("plain".to_owned(), toml::Value::from("127.0.0.1:0"));
+    let known = file.entry(table).or_insert_with(|| toml::Table::new().into());
+    let known = known.as_table_mut();
+    let known = known.with_context(|| format!("`{table}` of {} is no table", config.display()))?;
+    known.insert(key.to_owned(), value);
     Ok(std::fs::write(config, toml::to_string(&file)?)?)
 }
