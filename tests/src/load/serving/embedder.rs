@@ -100,8 +100,8 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
     }
     let closed = Closed {
         connections: CONNECTIONS,
-        warm: Duration::from_millis(bench.scale.pick(500, 2_000)),
-        lasts: Duration::from_millis(bench.scale.pick(1_500, 8_000)),
+        warm: Duration::from_millis(bench.scale.pick(500, 1_000)),
+        lasts: Duration::from_millis(bench.scale.pick(1_500, 5_000)),
     };
     let measured = rounds(&contenders, closed, bench.scale.pick(2, 5)).await?;
     let mut figures = figures(&measured, &cosines)?;

@@ -45,7 +45,7 @@ struct Round {
 
 async fn round(bench: &Bench, large: &str) -> Result<Round> {
     eprintln!("·· isolation");
-    let lasts = Duration::from_secs(bench.scale.pick(4, 20));
+    let lasts = Duration::from_secs(bench.scale.pick(4, 10));
     let stop = Arc::new(AtomicBool::new(false));
     let before = told("before", steady(bench, lasts, Arc::default()).await?);
     let meanwhile = steady(bench, LONGEST, Arc::clone(&stop));

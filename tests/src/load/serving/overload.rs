@@ -38,13 +38,17 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
     eprintln!("·· overload");
     let rounds: u32 = bench.scale.pick(2, 5);
     let headers = format!("{NO_CACHE}meridian-deadline-ms: {BOUND_MS}\r\n");
-    let all = requests(bench, EMBEDDER, &headers)?;
+    let (all, patient) = (
+        requests(bench, EMBEDDER, &headers)?,
+        requests(bench, EMBEDDER, NO_CACHE)?,
+    );
     let peer = start(bench, &[PEER], &all).await?.pop();
     let (mut ours, mut theirs) = (Rounds::default(), Rounds::default());
     for _ in 0..rounds {
-        ours.take(&overloaded(bench, Target::new(bench.ours.address, all.clone())).await?);
+        let at = |address| [&patient, &all].map(|requests| Target::new(address, requests.clone()));
+        ours.take(&overloaded(bench, at(bench.ours.address)).await?);
         if let Some(peer) = &peer {
-            match overloaded(bench, Target::new(peer.process.address, all.clone())).await {
+            match overloaded(bench, at(peer.process.address)).await {
                 Ok(overload) => theirs.take(&overload),
                 Err(why) => eprintln!("·· without {PEER}: {why:#}"),
             }
@@ -80,11 +84,11 @@ struct Overload {
     report: Report,
 }
 
-/// What it can do, measured just before, and what became of four times as much.
-async fn overloaded(bench: &Bench, target: Target) -> Result<Overload> {
-    let lasts = Duration::from_millis(bench.scale.pick(2_000, 10_000));
-    rest(&target).await?;
-    let capacity = capacity(&target, lasts / 2).await?;
+/// What it can do, measured just before by users who wait as long as it takes, and what became of four times as much.
+async fn overloaded(bench: &Bench, [patient, target]: [Target; 2]) -> Result<Overload> {
+    let lasts = Duration::from_millis(bench.scale.pick(2_000, 6_000));
+    rest(&patient).await?;
+    let capacity = capacity(&patient, lasts / 2).await?;
     let open = Open {
         per_second: capacity * TIMES,
         connections_max: CONNECTIONS_MAX,

@@ -68,8 +68,8 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
 fn closed(bench: &Bench, connections: usize) -> Closed {
     Closed {
         connections,
-        warm: Duration::from_millis(bench.scale.pick(200, 1_000)),
-        lasts: Duration::from_millis(bench.scale.pick(1_000, 5_000)),
+        warm: Duration::from_millis(bench.scale.pick(200, 500)),
+        lasts: Duration::from_millis(bench.scale.pick(1_000, 3_000)),
     }
 }
 
