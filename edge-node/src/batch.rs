@@ -111,6 +111,8 @@ struct Desk {
     board: Board<Order>,
     /// Shares that were shown; some may be taken back by now.
     shares: VecDeque<Arc<Share>>,
+    /// Threads that sleep until somebody wakes them.
+    asleep: usize,
 }
 
 #[derive(Debug)]
@@ -132,7 +134,11 @@ impl Queue {
         let shares = VecDeque::new();
         Self {
             shared: Arc::new(Shared {
-                desk: Mutex::new(Desk { board, shares }),
+                desk: Mutex::new(Desk {
+                    board,
+                    shares,
+                    asleep: 0,
+                }),
                 changed: Condvar::new(),
                 linger: bounds.linger,
                 threads: bounds.threads,
@@ -151,15 +157,20 @@ impl Queue {
 
     /// Queues `order` or refuses it at once. Whoever waits on its flight learns which.
     pub fn push(&self, order: Order) {
-        let item = self.weigh(order, clock::instant());
+        let pushed = clock::instant();
+        let item = self.weigh(order, pushed);
         let mut dead = Vec::new();
         let mut desk = self.lock();
         let refused = desk.board.push(item, &mut dead);
         self.tell(&desk.board);
+        // Waking costs a system call, also where nobody sleeps.
+        let wakes = refused.is_ok() && desk.asleep > 0 && !desk.board.is_soon_taken(pushed);
         drop(desk);
-        match refused {
-            Ok(()) => self.shared.changed.notify_one(),
-            Err((why, order)) => order.flight.refuse(why.into()),
+        if wakes {
+            self.shared.changed.notify_one();
+        }
+        if let Err((why, order)) = refused {
+            order.flight.refuse(why.into());
         }
         self.dismiss(dead);
     }
@@ -192,17 +203,17 @@ impl Queue {
             if until.is_none() && desk.board.is_draining() {
                 return None;
             }
+            desk.asleep += 1;
+            let changed = &self.shared.changed;
             desk = match until {
-                None => self.shared.changed.wait(desk).unwrap_or_else(PoisonError::into_inner),
+                None => changed.wait(desk).unwrap_or_else(PoisonError::into_inner),
                 Some(at) => {
                     let nap = at.saturating_duration_since(now);
-                    self.shared
-                        .changed
-                        .wait_timeout(desk, nap)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
+                    let slept = changed.wait_timeout(desk, nap);
+                    slept.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
+            desk.asleep -= 1;
         }
     }
 

@@ -37,6 +37,10 @@ const SWEEP_EVERY: Duration = Duration::from_millis(5);
 /// Company is waited for only where the work that comes would keep this share of the threads busy.
 const COMPANY_LOAD: f64 = 0.5;
 
+/// What it takes to wake a thread. Work that a busy thread comes to sooner is left to it: the second one would only take the
+/// core from those who read requests and write answers.
+const WAKE: Duration = Duration::from_micros(50);
+
 /// What the board must know of a job it holds.
 pub trait Job {
     /// `false` once nobody waits for the answer.
@@ -195,6 +199,14 @@ impl<J: Job> Board<J> {
     #[must_use]
     pub fn idle(&self) -> usize {
         self.threads.iter().filter(|thread| thread.until.is_none()).count()
+    }
+    /// Whether all that waits will be taken by a thread that is busy now sooner than another could be woken.
+    #[must_use]
+    pub fn is_soon_taken(&self, now: Instant) -> bool {
+        let soon = now + WAKE;
+        let work = self.accounts.backlog();
+        let busy = self.threads.iter().filter_map(|thread| thread.until);
+        work < WAKE && busy.filter(|until| *until > now).any(|until| until + work < soon)
     }
     /// Has `thread` count as busy until then, with what the board did not give it.
     pub fn occupy(&mut self, thread: usize, until: Instant) {

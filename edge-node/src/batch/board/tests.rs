@@ -257,6 +257,53 @@ fn nobody_is_taken_along_who_would_make_another_late() {
 }
 
 #[test]
+fn short_work_is_left_to_a_thread_that_is_free_sooner_than_another_is_awake() {
+    let (now, us) = (start(), Duration::from_micros(1));
+    let two = Bounds { threads: 2, ..bounds() };
+    let of = |cost: Duration| {
+        let mut board = Board::new(two, HashMap::new());
+        push(
+            &mut board,
+            Item {
+                cost,
+                ..item(0, 1, 1, now)
+            },
+        )
+        .unwrap();
+        assert!(!board.is_soon_taken(now), "nobody is busy: somebody must wake");
+        assert_eq!(taken(&mut board, now), [0]);
+        push(
+            &mut board,
+            Item {
+                cost,
+                ..item(1, 2, 1, now)
+            },
+        )
+        .unwrap();
+        board
+    };
+    let quick = of(10 * us);
+    assert!(quick.is_soon_taken(now));
+    assert!(
+        !quick.is_soon_taken(now + 11 * us),
+        "the busy thread should have come by now"
+    );
+    assert!(!of(30 * us).is_soon_taken(now) && !of(MS).is_soon_taken(now));
+    let mut many = of(10 * us);
+    for n in 2..5 {
+        push(
+            &mut many,
+            Item {
+                cost: 10 * us,
+                ..item(n, 2, 1, now)
+            },
+        )
+        .unwrap();
+    }
+    assert!(!many.is_soon_taken(now), "together they are worth a second thread");
+}
+
+#[test]
 fn an_idle_node_whose_estimates_forbid_everything_measures_anew() {
     let (now, mut board) = (start(), Board::new(bounds(), HashMap::new()));
     let heavy = |at| Item {
