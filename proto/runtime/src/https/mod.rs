@@ -8,6 +8,7 @@
 //! long its body may take, is decided by the service.
 
 mod client;
+pub mod once;
 mod plain;
 mod server;
 mod tls;
