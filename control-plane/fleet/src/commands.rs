@@ -9,7 +9,7 @@ use proto::entry::{Body, PlanStatus};
 use proto::ids::{ContentHash, hex};
 use serde_json::json;
 
-use crate::cli::{Audit, Auditor, Ca, CaInit, Cli, Command, Dev, Log, Node, Region, Rollout, Router, Tenant};
+use crate::cli::{Audit, Auditor, Batch, Ca, CaInit, Cli, Command, Dev, Log, Node, Region, Rollout, Router, Tenant};
 use crate::client::Session;
 use crate::home::{self, Home};
 use crate::output::{self, GOOD, paint, say};
@@ -77,6 +77,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Tenant(command) => run_tenant(command, open()?, cli.json).await,
         Command::Log(command) => run_log(command, &dir, cli.json).await,
         Command::Audit(command) => run_audit(command, &dir, cli.json).await,
+        Command::Batch(Batch::Run(options)) => crate::batch::run(&options, cli.json).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "fleet", &mut std::io::stdout());
             Ok(())
