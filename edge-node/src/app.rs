@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::ids::NodeId;
 use regions::policy::Boundaries;
 use runtime::https::{HttpsError, PlainListener, ServerTls, serve, serve_plain};
 use runtime::identity::{Identity, IdentityError, Role, load_trust};
@@ -24,6 +25,8 @@ use crate::config::NodeConfig;
 use crate::engine::Engine;
 use crate::ingress::rate::Rates;
 use crate::ingress::{self, Ingress};
+use crate::jobs::webhook::{self, Sender};
+use crate::jobs::{Jobs, worker};
 use crate::metrics::Metrics;
 use crate::release::EngineLoader;
 use crate::serving::{Gossip, Serving};
@@ -115,11 +118,14 @@ impl App {
         let results = Results::open(&config.cache, &metrics);
         let queue = Queue::new(config.bounds, config.rules.clone(), serving.clone(), metrics.clone());
         let engine = Engine::start(&queue, config.bounds.threads, &metrics).map_err(failed("start engine threads"))?;
+        let (jobs, sender) = open_jobs(&config, &node, &identity, &metrics);
         let service = Ingress::new(ingress::Parts {
             node,
             serving: serving.clone(),
             results: results.clone(),
             rates: Rates::new(config.rates.clone()),
+            jobs: jobs.clone(),
+            webhook_key: sender.is_some().then(|| webhook::public_key(identity.signing_key())),
             queue,
             gossip,
             metrics,
@@ -127,6 +133,7 @@ impl App {
             draining: draining.clone(),
             boundaries: Boundaries::builtin(),
         });
+        let service_of_jobs = service.clone();
         let parts = sync::Parts {
             control_plane: &config.control_plane,
             data: &config.data,
@@ -142,6 +149,9 @@ impl App {
         serve(door, Some(tls), &lifecycle, service.clone())?;
         if let Some(plain) = plain {
             serve_plain(plain, &lifecycle, service);
+        }
+        if let Some(jobs) = jobs {
+            start_jobs(jobs, sender, service_of_jobs, &lifecycle, &draining);
         }
         let (engine, notice, grace) = (Arc::new(engine), config.notice, config.grace);
         Ok(Self {
@@ -172,6 +182,44 @@ impl App {
         }
         clean && ended
     }
+}
+
+/// Jobs are no reason not to serve: where they cannot be opened, `Prefer: respond-async` means nothing.
+fn open_jobs(
+    config: &NodeConfig,
+    node: &NodeId,
+    identity: &Identity,
+    metrics: &Metrics,
+) -> (Option<Jobs>, Option<Sender>) {
+    let Some(of_jobs) = config.jobs.clone() else {
+        return (None, None);
+    };
+    let sender =
+        (!of_jobs.webhooks.is_empty()).then(|| Sender::new(identity.signing_key().clone(), &of_jobs.webhook_ca));
+    let sender = sender.and_then(|sender| {
+        sender
+            .inspect_err(|error| tracing::error!(error, "no webhooks are sent"))
+            .ok()
+    });
+    let jobs = Jobs::open(node.clone(), of_jobs, metrics.clone());
+    let jobs = jobs.inspect_err(|error| tracing::error!(error = error as &dyn std::error::Error, "no jobs are kept"));
+    (jobs.ok(), sender)
+}
+
+fn start_jobs(
+    jobs: Jobs,
+    sender: Option<Sender>,
+    service: Ingress,
+    lifecycle: &Lifecycle,
+    draining: &CancellationToken,
+) {
+    if let Some(sender) = sender {
+        lifecycle.spawn(
+            "webhooks",
+            webhook::deliver(jobs.clone(), sender, lifecycle.drain().clone()),
+        );
+    }
+    lifecycle.spawn("jobs", worker::work(jobs, service, draining.clone()));
 }
 
 async fn bind(config: &NodeConfig) -> Result<(TcpListener, Option<PlainListener>), BuildError> {

@@ -1,5 +1,6 @@
 //! `node.toml` as written, and the configuration that cannot be wrong.
 
+mod jobs;
 mod rules;
 
 use std::collections::HashMap;
@@ -19,6 +20,8 @@ use crate::batch::accounts::Payer;
 use crate::batch::board::Bounds;
 use crate::cache::{CacheConfig, Ttl};
 use crate::ingress::rate::Rate;
+use crate::jobs::JobsConfig;
+pub use jobs::JobsFile;
 use rules::{ClassesFile, TenantsFile};
 
 runtime::config_file! {
@@ -39,6 +42,9 @@ runtime::config_file! {
         /// What is remembered of answers.
         #[serde(default)]
         pub cache: CacheFile = table,
+        /// Answers for those who do not wait.
+        #[serde(default)]
+        pub jobs: JobsFile = table,
         /// How requests are joined.
         #[serde(default)]
         pub batch: BatchFile = table,
@@ -179,6 +185,8 @@ pub struct NodeConfig {
     pub ingress: IngressConfig,
     /// Bounds of the result cache.
     pub cache: CacheConfig,
+    /// Jobs, if they are kept.
+    pub jobs: Option<JobsConfig>,
     /// Bounds of the queue, and the number of engine threads.
     pub bounds: Bounds,
     /// What is said of single models and tenants.
@@ -234,6 +242,7 @@ impl NodeConfig {
         within("stop.grace-s", stop.grace_s, 1, 600)?;
         let (rules, rates) = rules::checked(file.classes.clone(), file.tenants.clone())?;
         let data = relative_to(path, &file.data);
+        let jobs = jobs::checked(&file.jobs, path, data.join("jobs"))?;
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if engine.threads == 0 { cores() } else { engine.threads };
         let onnxruntime = engine
@@ -260,6 +269,7 @@ impl NodeConfig {
                 },
                 folder: data.join("results"),
             },
+            jobs,
             bounds: Bounds {
                 rows_max: batch.queue_rows_max,
                 bytes_max: batch.queue_bytes_max,
@@ -329,6 +339,13 @@ mod tests {
         let shown = runtime::config::parse::<NodeFile>(&shown).unwrap();
         assert_eq!((shown.cache, shown.batch), (CacheFile::default(), BatchFile::default()));
         assert_eq!(
+            JobsFile {
+                webhooks: Vec::new(),
+                ..shown.jobs
+            },
+            JobsFile::default()
+        );
+        assert_eq!(
             (shown.engine.threads, shown.stop),
             (EngineFile::default().threads, StopFile::default())
         );
@@ -343,6 +360,14 @@ mod tests {
             ("cache", "ttl-s = 0", "`cache.ttl-s` is 0"),
             ("cache", "embedding-ttl-s = 604801", "`cache.embedding-ttl-s` is 604801"),
             ("engine", "threads = 257", "`engine.threads` is 257"),
+            ("jobs", "count-max = 1", "`jobs.count-max` is 1"),
+            ("jobs", "disk-bytes = 1000", "`jobs.disk-bytes` is 1000"),
+            ("jobs", "at-once = 0", "`jobs.at-once` is 0"),
+            (
+                "jobs",
+                "webhooks = [\"http://x/\"]",
+                "`jobs.webhooks` \"http://x/\" does not begin",
+            ),
             ("stop", "grace-s = 0", "`stop.grace-s` is 0"),
             ("stop", "grace = 1", "grace"),
         ] {
