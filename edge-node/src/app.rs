@@ -26,7 +26,7 @@ use crate::engine::Engine;
 use crate::ingress::rate::Rates;
 use crate::ingress::{self, Ingress};
 use crate::jobs::webhook::{self, Sender};
-use crate::jobs::{Jobs, worker};
+use crate::jobs::{Jobs, chain, worker};
 use crate::metrics::Metrics;
 use crate::release::EngineLoader;
 use crate::serving::{Gossip, Serving};
@@ -202,7 +202,7 @@ fn open_jobs(
             .ok()
     });
     let jobs = Jobs::open(node.clone(), of_jobs, metrics.clone());
-    let jobs = jobs.inspect_err(|error| tracing::error!(error = error as &dyn std::error::Error, "no jobs are kept"));
+    let jobs = jobs.inspect_err(|error| tracing::error!(error = chain(error), "no jobs are kept"));
     (jobs.ok(), sender)
 }
 

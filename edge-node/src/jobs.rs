@@ -295,10 +295,7 @@ impl Shared {
                 body: body.into(),
             }),
             Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "a job is given up: its body is gone"
-                );
+                tracing::error!(error = chain(&error), "a job is given up: its body is gone");
                 let message = "the node lost the body of this job: submit it again".to_owned();
                 let trouble = Trouble {
                     status: 500,
@@ -324,7 +321,7 @@ impl Shared {
                         bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
                     },
                     Err(error) => {
-                        tracing::error!(error = &error as &dyn std::error::Error, "a job's answer is not kept");
+                        tracing::error!(error = chain(&error), "a job's answer is not kept");
                         let message = "the node could not store the answer".to_owned();
                         Ending::Failed(Trouble {
                             status: 503,
@@ -374,10 +371,7 @@ impl Shared {
         }));
         for key in gone {
             if let Err(error) = self.store.remove(key) {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "a job that is over stays on disk"
-                );
+                tracing::error!(error = chain(&error), "a job that is over stays on disk");
             }
         }
     }
@@ -396,10 +390,7 @@ impl Shared {
     fn note(&self, key: JobKey, record: &Record) {
         let written = self.store.put(key, record).and_then(|()| self.store.flush());
         if let Err(error) = written {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "a job's change is not on disk"
-            );
+            tracing::error!(error = chain(&error), "a job's change is not on disk");
         }
     }
 
@@ -415,6 +406,11 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// An error as logs take it, with all that it came from.
+pub(crate) fn chain(error: &(impl std::error::Error + 'static)) -> &(dyn std::error::Error + 'static) {
+    error
 }
 
 #[cfg(test)]

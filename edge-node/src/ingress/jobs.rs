@@ -18,7 +18,7 @@ use super::rest::Sent;
 use super::route::Target;
 use super::{Answer, Door};
 use crate::jobs::record::{Ask, Progress, Record, State, Twin};
-use crate::jobs::{Jobs, Submission, SubmitError, webhook};
+use crate::jobs::{Jobs, Submission, SubmitError, chain, webhook};
 use crate::metrics::Outcome;
 
 const PREFER: &str = "prefer";
@@ -234,7 +234,7 @@ fn refused(error: SubmitError) -> Problem {
             Problem::new(status, "idempotency_mismatch", message, Outcome::BadRequest)
         }
         SubmitError::Store(_) | SubmitError::Random => {
-            tracing::error!(error = &error as &dyn std::error::Error, "a job is refused");
+            tracing::error!(error = chain(&error), "a job is refused");
             storage()
         }
     }

@@ -131,6 +131,8 @@ impl Node {
             serving: serving.clone(),
             results: Results::open(&cache, &metrics),
             rates: Rates::default(),
+            jobs: None,
+            webhook_key: None,
             queue,
             gossip: Gossip::channel().0,
             metrics,
