@@ -133,7 +133,6 @@ impl App {
             draining: draining.clone(),
             boundaries: Boundaries::builtin(),
         });
-        let service_of_jobs = service.clone();
         let parts = sync::Parts {
             control_plane: &config.control_plane,
             data: &config.data,
@@ -146,12 +145,10 @@ impl App {
             instruments,
         };
         sync::start(parts, &lifecycle)?;
+        start_jobs(jobs, sender, &service, &lifecycle, &draining);
         serve(door, Some(tls), &lifecycle, service.clone())?;
         if let Some(plain) = plain {
             serve_plain(plain, &lifecycle, service);
-        }
-        if let Some(jobs) = jobs {
-            start_jobs(jobs, sender, service_of_jobs, &lifecycle, &draining);
         }
         let (engine, notice, grace) = (Arc::new(engine), config.notice, config.grace);
         Ok(Self {
@@ -207,19 +204,20 @@ fn open_jobs(
 }
 
 fn start_jobs(
-    jobs: Jobs,
+    jobs: Option<Jobs>,
     sender: Option<Sender>,
-    service: Ingress,
+    service: &Ingress,
     lifecycle: &Lifecycle,
     draining: &CancellationToken,
 ) {
+    let Some(jobs) = jobs else { return };
     if let Some(sender) = sender {
         lifecycle.spawn(
             "webhooks",
             webhook::deliver(jobs.clone(), sender, lifecycle.drain().clone()),
         );
     }
-    lifecycle.spawn("jobs", worker::work(jobs, service, draining.clone()));
+    lifecycle.spawn("jobs", worker::work(jobs, service.clone(), draining.clone()));
 }
 
 async fn bind(config: &NodeConfig) -> Result<(TcpListener, Option<PlainListener>), BuildError> {
