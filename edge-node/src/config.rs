@@ -242,7 +242,6 @@ impl NodeConfig {
         within("stop.grace-s", stop.grace_s, 1, 600)?;
         let (rules, rates) = rules::checked(file.classes.clone(), file.tenants.clone())?;
         let data = relative_to(path, &file.data);
-        let jobs = jobs::checked(&file.jobs, path, data.join("jobs"))?;
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if engine.threads == 0 { cores() } else { engine.threads };
         let onnxruntime = engine
@@ -269,7 +268,7 @@ impl NodeConfig {
                 },
                 folder: data.join("results"),
             },
-            jobs,
+            jobs: jobs::checked(&file.jobs, path, data.join("jobs"))?,
             bounds: Bounds {
                 rows_max: batch.queue_rows_max,
                 bytes_max: batch.queue_bytes_max,
