@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::ids::NodeId;
 use regions::policy::Boundaries;
 use runtime::https::{HttpsError, PlainListener, Ports, ServerTls, serve_plain, serve_ports};
 use runtime::identity::{Identity, IdentityError, Role, load_trust};
@@ -23,6 +24,8 @@ use crate::config::NodeConfig;
 use crate::engine::Engine;
 use crate::ingress::rate::Rates;
 use crate::ingress::{self, Ingress};
+use crate::jobs::webhook::{self, Sender};
+use crate::jobs::{Jobs, chain, worker};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::release::EngineLoader;
@@ -120,12 +123,16 @@ impl App {
         let results = Results::open(&config.cache, &metrics);
         let queue = Queue::new(config.bounds, config.rules.clone(), serving.clone(), metrics.clone());
         let engine = Engine::start(&queue, config.bounds.threads, &metrics).map_err(failed("start engine threads"))?;
-        let memory = Memory::start(config.memory, metrics.clone()).map_err(failed("start the loading thread"))?;
+        let memory =
+            Memory::start(config.memory.clone(), metrics.clone()).map_err(failed("start the loading thread"))?;
+        let (jobs, sender) = open_jobs(&config, &node, &identity, &metrics);
         let service = Ingress::new(ingress::Parts {
             node,
             serving: serving.clone(),
             results: results.clone(),
             rates: Rates::new(config.rates.clone()),
+            jobs: jobs.clone(),
+            webhook_key: sender.is_some().then(|| webhook::public_key(identity.signing_key())),
             queue,
             gossip,
             metrics,
@@ -147,6 +154,7 @@ impl App {
             instruments,
         };
         sync::start(parts, &lifecycle)?;
+        start_jobs(jobs, sender, &service, &lifecycle, &draining);
         serve_ports(ports, tls, &lifecycle, service.clone())?;
         if let Some(plain) = plain {
             serve_plain(plain, &lifecycle, service);
@@ -180,6 +188,45 @@ impl App {
         }
         clean && ended
     }
+}
+
+/// Jobs are no reason not to serve: where they cannot be opened, `Prefer: respond-async` means nothing.
+fn open_jobs(
+    config: &NodeConfig,
+    node: &NodeId,
+    identity: &Identity,
+    metrics: &Metrics,
+) -> (Option<Jobs>, Option<Sender>) {
+    let Some(of_jobs) = config.jobs.clone() else {
+        return (None, None);
+    };
+    let sender =
+        (!of_jobs.webhooks.is_empty()).then(|| Sender::new(identity.signing_key().clone(), &of_jobs.webhook_ca));
+    let sender = sender.and_then(|sender| {
+        sender
+            .inspect_err(|error| tracing::error!(error, "no webhooks are sent"))
+            .ok()
+    });
+    let jobs = Jobs::open(node.clone(), of_jobs, metrics.clone());
+    let jobs = jobs.inspect_err(|error| tracing::error!(error = chain(error), "no jobs are kept"));
+    (jobs.ok(), sender)
+}
+
+fn start_jobs(
+    jobs: Option<Jobs>,
+    sender: Option<Sender>,
+    service: &Ingress,
+    lifecycle: &Lifecycle,
+    draining: &CancellationToken,
+) {
+    let Some(jobs) = jobs else { return };
+    if let Some(sender) = sender {
+        lifecycle.spawn(
+            "webhooks",
+            webhook::deliver(jobs.clone(), sender, lifecycle.drain().clone()),
+        );
+    }
+    lifecycle.spawn("jobs", worker::work(jobs, service.clone(), draining.clone()));
 }
 
 fn failed(what: &str) -> impl FnOnce(std::io::Error) -> BuildError {

@@ -1,5 +1,6 @@
 //! `node.toml` as written, and the configuration that cannot be wrong.
 
+mod jobs;
 mod rules;
 
 use std::collections::HashMap;
@@ -19,7 +20,9 @@ use crate::batch::accounts::Payer;
 use crate::batch::board::Bounds;
 use crate::cache::{CacheConfig, Ttl};
 use crate::ingress::rate::Rate;
+use crate::jobs::JobsConfig;
 use crate::memory::MemoryConfig;
+pub use jobs::JobsFile;
 use rules::{ClassesFile, TenantsFile};
 
 runtime::config_file! {
@@ -40,6 +43,9 @@ runtime::config_file! {
         /// What is remembered of answers.
         #[serde(default)]
         pub cache: CacheFile = table,
+        /// Answers for those who do not wait.
+        #[serde(default)]
+        pub jobs: JobsFile = table,
         /// How requests are joined.
         #[serde(default)]
         pub batch: BatchFile = table,
@@ -205,6 +211,8 @@ pub struct NodeConfig {
     pub cache: CacheConfig,
     /// Which models lie in memory.
     pub memory: MemoryConfig,
+    /// Jobs, if they are kept.
+    pub jobs: Option<JobsConfig>,
     /// Bounds of the queue, and the number of engine threads.
     pub bounds: Bounds,
     /// What is said of single models and tenants.
@@ -296,6 +304,7 @@ impl NodeConfig {
                 bytes_max: file.models.memory_bytes,
                 pinned: file.models.pinned.iter().cloned().collect(),
             },
+            jobs: jobs::checked(&file.jobs, path, data.join("jobs"))?,
             bounds: Bounds {
                 rows_max: batch.queue_rows_max,
                 bytes_max: batch.queue_bytes_max,
@@ -382,6 +391,13 @@ mod tests {
         let shown = runtime::config::parse::<NodeFile>(&shown).unwrap();
         assert_eq!((shown.cache, shown.batch), (CacheFile::default(), BatchFile::default()));
         assert_eq!(
+            JobsFile {
+                webhooks: Vec::new(),
+                ..shown.jobs
+            },
+            JobsFile::default()
+        );
+        assert_eq!(
             (shown.engine.threads, shown.stop),
             (EngineFile::default().threads, StopFile::default())
         );
@@ -397,6 +413,14 @@ mod tests {
             ("cache", "embedding-ttl-s = 604801", "`cache.embedding-ttl-s` is 604801"),
             ("models", "memory-bytes = 9", "`models.memory-bytes` is 9"),
             ("engine", "threads = 257", "`engine.threads` is 257"),
+            ("jobs", "count-max = 1", "`jobs.count-max` is 1"),
+            ("jobs", "disk-bytes = 1000", "`jobs.disk-bytes` is 1000"),
+            ("jobs", "at-once = 0", "`jobs.at-once` is 0"),
+            (
+                "jobs",
+                "webhooks = [\"http://x/\"]",
+                "`jobs.webhooks` \"http://x/\" does not begin",
+            ),
             ("stop", "grace-s = 0", "`stop.grace-s` is 0"),
             ("stop", "grace = 1", "grace"),
         ] {

@@ -20,6 +20,7 @@ mod fit;
 mod generate;
 mod grpc;
 mod infer;
+mod jobs;
 mod manage;
 mod metadata;
 mod model_config;
@@ -48,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::Queue;
 use crate::cache::Results;
+use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::serving::{Gossip, Serving};
 use auth::{AssumedKey, Caller};
@@ -68,6 +70,10 @@ pub struct Parts {
     pub results: Results,
     /// How much tenants may ask.
     pub rates: rate::Rates,
+    /// Answers for later, where they are kept.
+    pub jobs: Option<Jobs>,
+    /// The public key that webhooks are signed by, where any are sent.
+    pub webhook_key: Option<String>,
     /// The way to the engine.
     pub queue: Queue,
     /// Takes what routers have seen to sync.
@@ -193,6 +199,7 @@ impl Door {
                 })
             }
             Route::Manage(call) => manage::answer(self, &call, &request, body).await,
+            Route::Jobs(page) => jobs::answer(self, page, &request).await,
             Route::OpenApi => Ok(openapi::document()),
             Route::Node => {
                 Caller::of(&request, &parts.serving.load()).of_the_fleet()?;

@@ -23,6 +23,8 @@ pub mod batch;
 
 pub mod engine;
 
+pub mod jobs;
+
 // Where they meet.
 pub mod serving;
 

@@ -12,6 +12,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+use crate::jobs::record::State;
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(missing_docs, reason = "the names are the label values")]
@@ -87,6 +89,29 @@ pub struct Passed {
     pub stage: Stage,
 }
 
+/// What came of sending a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(missing_docs, reason = "the names are the label values")]
+pub enum HookEnd {
+    Sent,
+    Retried,
+    GivenUp,
+}
+
+/// Where jobs stand, as a label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[allow(missing_docs, reason = "the name is the label")]
+pub struct Standing {
+    pub state: &'static str,
+}
+
+/// A sending's end, as a label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[allow(missing_docs, reason = "the name is the label")]
+pub struct HookEnded {
+    pub end: HookEnd,
+}
+
 /// A request's end, as a label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 #[allow(missing_docs, reason = "the name is the label")]
@@ -118,6 +143,10 @@ impl Outcome {
         Self::Failed,
         Self::ClientGone,
     ];
+}
+
+impl HookEnd {
+    const ALL: [Self; 3] = [Self::Sent, Self::Retried, Self::GivenUp];
 }
 
 impl CacheUse {
@@ -189,6 +218,10 @@ pub struct Metrics {
     pub model_loads: Counter,
     /// Models that left memory for others.
     pub model_unloads: Counter,
+    /// Jobs by where they stand, in the order of `State::ALL`.
+    pub jobs: [Gauge; 4],
+    /// Sendings of webhooks by their end.
+    pub hooks: Counts<HookEnd, 3>,
 }
 
 impl Metrics {
@@ -196,7 +229,8 @@ impl Metrics {
     #[must_use]
     pub fn new(registry: &mut runtime::metrics::Metrics) -> Self {
         let seconds = || Histogram::new(exponential_buckets(0.000_05, 2.5, 14));
-        let (requests, cache) = (Family::default(), Family::default());
+        let (requests, cache, hooks) = (Family::default(), Family::default(), Family::default());
+        let jobs = Family::<Standing, Gauge>::default();
         let stages = Family::<Passed, Histogram>::new_with_constructor(seconds);
         let metrics = Self {
             requests: Counts::of(&requests, Outcome::ALL, |outcome| Ended { outcome }),
@@ -217,6 +251,8 @@ impl Metrics {
             models_memory_bytes: Gauge::default(),
             model_loads: Counter::default(),
             model_unloads: Counter::default(),
+            jobs: State::ALL.map(|state| jobs.get_or_create_owned(&Standing { state: state.word() })),
+            hooks: Counts::of(&hooks, HookEnd::ALL, |end| HookEnded { end }),
         };
         let m = metrics.clone();
         registry.register("edge_requests", "Inference requests by how they ended", requests);
@@ -280,6 +316,8 @@ impl Metrics {
             "Models that left memory for others",
             m.model_unloads,
         );
+        registry.register("edge_jobs", "Jobs by where they stand", jobs);
+        registry.register("edge_webhooks", "Sendings of webhooks by how they ended", hooks);
         metrics
     }
     /// Counts a request's end.
@@ -294,6 +332,16 @@ impl Metrics {
             }
         }
         self.total.observe(total.as_secs_f64());
+    }
+    /// Shows how many jobs stand where, in the order of `State::ALL`.
+    pub fn jobs_are(&self, counts: [usize; 4]) {
+        for (gauge, count) in self.jobs.iter().zip(counts) {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+    /// Counts a sending of a webhook.
+    pub fn hook_ended(&self, end: HookEnd) {
+        self.hooks.inc(end);
     }
     /// Counts an answer's origin.
     pub fn answered_from(&self, cache: CacheUse) {
@@ -332,6 +380,8 @@ mod tests {
                 "edge_models_memory_bytes gauge",
                 "edge_model_loads counter",
                 "edge_model_unloads counter",
+                "edge_jobs gauge",
+                "edge_webhooks counter",
             ]
         );
         assert!(

@@ -4,7 +4,8 @@
 //! Read in this order: names ([`ids`]) and bounds ([`limits`]), the documents people sign
 //! ([`manifest`], [`plan`]), what the control plane signs ([`region_state`]), the log that holds
 //! both together ([`entry`], [`merkle`], [`tile`], [`note`]), the wire between parts ([`frame`],
-//! [`message`]), the protocol that end users speak ([`oip`]) and what people are shown ([`status`], [`usage`]).
+//! [`message`]), the protocol that end users speak ([`oip`], and [`jobs`] for answers that they fetch later) and what people
+//! are shown ([`status`], [`usage`]).
 
 pub mod ids;
 pub mod limits;
@@ -20,6 +21,7 @@ pub mod note;
 pub mod tile;
 
 pub mod frame;
+pub mod jobs;
 pub mod message;
 pub mod oip;
 pub mod status;

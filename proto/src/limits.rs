@@ -148,6 +148,24 @@ pub const MANAGE_BODY_BYTES_MAX: usize = 64 << 10;
 pub const EMBEDDINGS_MAX: usize = 2048;
 /// The body of a generate request, bytes, unpacked.
 pub const GENERATE_BODY_BYTES_MAX: usize = 1 << 20;
+/// An idempotency key, bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// The address of a webhook, bytes.
+pub const WEBHOOK_URL_BYTES_MAX: usize = 1024;
+/// Jobs that one page lists.
+pub const JOBS_LISTED_MAX: usize = 1000;
+/// How often one job is run before it is given up.
+pub const JOB_ATTEMPTS_MAX: u32 = 8;
+/// How often one webhook is sent before it is given up: over about three hours.
+pub const WEBHOOK_ATTEMPTS_MAX: u32 = 15;
+/// Webhooks that are being sent at the same time.
+pub const WEBHOOKS_AT_ONCE_MAX: usize = 16;
+/// How long one webhook may take, name look-up and handshake included, milliseconds.
+pub const WEBHOOK_MS_MAX: u64 = 10_000;
+/// A line of a batch file, bytes.
+pub const BATCH_LINE_BYTES_MAX: usize = 32 << 20;
+/// Requests of one batch that wait for their answers.
+pub const BATCH_CONCURRENCY_MAX: usize = 256;
 /// Checkpoints in one gossip request.
 pub const GOSSIP_CHECKPOINTS_MAX: usize = 16;
 

@@ -97,6 +97,18 @@ impl Decision {
             .iter()
             .take_while(|c| matches!(c.verdict, Verdict::Accepted(_)))
     }
+
+    /// Leaves only nodes that hold what is asked for. Boundary and health stay what they are: where none of those may
+    /// answer, nobody does.
+    pub fn only(&mut self, holds: impl Fn(usize) -> bool) {
+        self.candidates.retain(|candidate| holds(candidate.node));
+        let first = self.accepted().next().map(|candidate| candidate.node);
+        self.outcome = match (first, self.outcome) {
+            (Some(node), _) => Ok(node),
+            (None, Err(refusal)) => Err(refusal),
+            (None, Ok(_)) => Err(Refusal::NoneHealthy),
+        };
+    }
 }
 
 /// What decides between nodes that may all answer; smaller is better.

@@ -2,7 +2,7 @@
 //!
 //! [`cli`] is what can be typed, [`commands`] does it. What the fleet is comes from its log ([`state`], checked on the way),
 //! what operators say goes through [`client`], signed. [`publish`] makes releases, [`rollout`] plans, [`audit`] proves the past
-//! offline. [`dev`] runs a whole fleet on one machine.
+//! offline. [`batch`] asks models at leisure. [`dev`] runs a whole fleet on one machine.
 //!
 //! There is no hidden state: all that this program knows it asks or verifies.
 
@@ -24,6 +24,8 @@ pub mod rollout;
 pub mod show;
 
 pub mod audit;
+
+pub mod batch;
 
 pub mod dev;
 

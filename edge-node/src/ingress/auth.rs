@@ -64,7 +64,8 @@ impl<'s> Caller<'s> {
     }
 }
 
-fn no_key() -> Problem {
+/// Nobody that this fleet knows.
+pub(super) fn no_key() -> Problem {
     let message = "no valid API key: send `Authorization: Bearer mk_..`, a key of this fleet that is not revoked";
     Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", message, Outcome::Unauthorized)
         .with("www-authenticate", "Bearer")

@@ -21,8 +21,8 @@ use super::reply::Problem;
 use crate::metrics::{Metrics, Outcome};
 use crate::serving::ModelSlot;
 
-pub(super) use admit::Admitted;
-pub(super) use obtain::{Terms, aside, bypasses, obtain};
+pub(super) use admit::{Admitted, outside};
+pub(super) use obtain::{Terms, aside, bypasses, charge, obtain, obtain_paid};
 pub(super) use obtained::Obtained;
 pub(super) use question::Question;
 

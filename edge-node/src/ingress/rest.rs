@@ -1,7 +1,7 @@
 //! Inference over REST: JSON or binary tensors in, the same out.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Request};
@@ -13,6 +13,7 @@ use tracing::Span;
 
 use super::body::{self, Encoding, Received};
 use super::infer::{self, Admitted, Obtained, Question, Terms};
+use super::jobs::{self, Wish};
 use super::reply::{self, Problem};
 use super::route::Target;
 use super::{Answer, Door, deadline};
@@ -43,29 +44,49 @@ async fn walk(
     drop(set);
     infer::record_model(&span, &slot);
     let headers = request.headers();
+    let wish = Wish::of(door, headers)?;
     let budget = deadline::of_head(headers)?;
-    let question = question(door, slot, &tenant.id, headers, body, budget).await?;
+    let sent = read(door, headers, body, budget).await?;
+    let later = wish.map(|wish| wish.submission(target, &sent, headers, tenant.id.clone()));
+    let question = question(slot, &tenant.id, sent).await?;
+    if let Some(submission) = later {
+        return jobs::accept(door, question, submission).await;
+    }
+    infer::charge(door, &question)?;
     let terms = Terms {
         deadline: arrived + question.budget(door, headers, budget),
         bypass: infer::bypasses(headers),
     };
-    let obtained = infer::obtain(door, &question, terms, &span).await?;
-    let mut answer = encode(&question, &obtained)?;
+    told(door, &question, terms, arrived, &span).await
+}
+
+/// The answer to a question that is paid for, as one that `arrived` then is told.
+pub(super) async fn told(
+    door: &Door,
+    question: &Question,
+    terms: Terms,
+    arrived: Instant,
+    span: &Span,
+) -> Result<Answer, Problem> {
+    let obtained = infer::obtain_paid(door, question, terms, span).await?;
+    let mut answer = encode(question, &obtained)?;
     for (name, value) in obtained.facts(door, &question.slot, arrived) {
         answer.headers_mut().insert(name, value);
     }
     Ok(answer)
 }
 
-/// Reads, unpacks, decodes and checks the body.
-async fn question(
-    door: &Door,
-    slot: Arc<ModelSlot>,
-    tenant: &TenantId,
-    headers: &HeaderMap,
-    body: &mut Unread,
-    budget: Duration,
-) -> Result<Question, Problem> {
+/// A body as it was sent, and what the head says of it.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) received: Received,
+    pub(super) encoding: Encoding,
+    /// Where its JSON ends, if tensors follow it.
+    pub(super) json_bytes: Option<usize>,
+}
+
+/// Reads the body.
+async fn read(door: &Door, headers: &HeaderMap, body: &mut Unread, budget: Duration) -> Result<Sent, Problem> {
     let incoming = body.take();
     let encoding = body::encoding(headers)?;
     let json_bytes = match headers.get(HEADER_LENGTH) {
@@ -79,6 +100,20 @@ async fn question(
     let time = budget.min(Duration::from_millis(INFER_BODY_MS_MAX));
     let received = body::read(&door.room, incoming, INFER_BODY_BYTES_MAX, time).await?;
     let received = received.ok_or_else(|| body::late(time, budget))?;
+    Ok(Sent {
+        received,
+        encoding,
+        json_bytes,
+    })
+}
+
+/// Unpacks, decodes and checks what was sent.
+pub(super) async fn question(slot: Arc<ModelSlot>, tenant: &TenantId, sent: Sent) -> Result<Question, Problem> {
+    let Sent {
+        received,
+        encoding,
+        json_bytes,
+    } = sent;
     let short = encoding == Encoding::Plain && received.bytes.len() <= infer::DECODE_INLINE_BYTES_MAX;
     let tenant = tenant.clone();
     infer::aside(short, move || decode(slot, &tenant, received, encoding, json_bytes)).await

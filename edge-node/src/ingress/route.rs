@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use proto::ids::{ModelName, ModelVersion};
 
+use super::jobs::Page;
 use super::manage::Manage;
 use super::reply::Problem;
 use crate::metrics::Outcome;
@@ -28,6 +29,7 @@ pub(super) enum Route {
     /// Of one model, or of all.
     Stats(Option<Target>),
     Manage(Manage),
+    Jobs(Page),
     OpenApi,
     Node,
     Usage,
@@ -47,6 +49,10 @@ impl Target {
     pub(super) fn of(name: String, version: String) -> Self {
         let version = Some(version).filter(|version| !version.is_empty());
         Self { name, version }
+    }
+    /// Model and version as the path has them.
+    pub(super) fn names(&self) -> (&str, Option<&str>) {
+        (&self.name, self.version.as_deref())
     }
     /// The model meant, if it is served.
     pub(super) fn find<'s>(&self, set: &'s ServingSet) -> Result<&'s Arc<ModelSlot>, Problem> {
@@ -91,6 +97,10 @@ pub(super) fn of(method: &Method, path: &str) -> Result<Route, Problem> {
         ["v2", "models", name, "versions", version, rest @ ..] => of_model(target(name, Some(version)), rest),
         ["v2", "models", name, rest @ ..] => of_model(target(name, None), rest),
         ["v2", rest @ ..] => manage(rest).map(Route::Manage),
+        ["v1", "jobs"] => Some(Route::Jobs(Page::List)),
+        ["v1", "jobs", "key"] => Some(Route::Jobs(Page::Key)),
+        ["v1", "jobs", id] => Some(Route::Jobs(Page::One((*id).to_owned()))),
+        ["v1", "jobs", id, "result"] => Some(Route::Jobs(Page::Result((*id).to_owned()))),
         ["v1", "embeddings"] => Some(Route::Embeddings),
         ["v1", "node"] => Some(Route::Node),
         ["v1", "usage"] => Some(Route::Usage),
@@ -160,6 +170,7 @@ fn methods(route: &Route, last: &str) -> &'static str {
         Route::Manage(Manage::Trace(_) | Manage::Logging) => "GET, HEAD, POST",
         Route::Manage(Manage::MemoryRegion) if last != "status" => "POST",
         Route::Manage(Manage::Index | Manage::Load(_) | Manage::Unload(_)) => "POST",
+        Route::Jobs(Page::One(_)) => "GET, HEAD, DELETE",
         _ => "GET, HEAD",
     }
 }
@@ -198,6 +209,10 @@ mod tests {
             ("/v2/repository", false, false),
             ("/v2/models/m/versions/3/infer", false, true),
             ("/v1/embeddings", false, true),
+            ("/v1/jobs", true, false),
+            ("/v1/jobs/key", true, false),
+            ("/v1/jobs/r:n:00/result", true, false),
+            ("/v1/jobs/r:n:00/other", false, false),
             ("/v1/node", true, false),
             ("/v1/usage", true, false),
             ("/v1/checkpoints", false, true),

@@ -5,6 +5,7 @@ mod embeddings;
 mod fleet;
 mod grpc;
 mod harness;
+mod jobs;
 mod manage;
 mod protocol;
 mod tenants;

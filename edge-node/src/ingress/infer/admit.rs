@@ -37,7 +37,8 @@ impl Admitted {
     }
 }
 
-fn outside(boundary: &proto::ids::BoundaryId, country: &str) -> Problem {
+/// Data of this boundary may not be here.
+pub(in super::super) fn outside(boundary: &proto::ids::BoundaryId, country: &str) -> Problem {
     let message = format!(
         "data of this key stays inside `{boundary}`, this node stands in {country}: ask a node inside, or the router"
     );

@@ -46,8 +46,23 @@ pub(in super::super) async fn obtain(
     terms: Terms,
     span: &Span,
 ) -> Result<Obtained, Problem> {
+    charge(door, question)?;
+    obtain_paid(door, question, terms, span).await
+}
+
+/// Counts `question` against its tenant's rate.
+pub(in super::super) fn charge(door: &Door, question: &Question) -> Result<(), Problem> {
+    door.parts.rates.take(question.payer, clock::instant())
+}
+
+/// As [`obtain`], for a question that was charged for when it was accepted.
+pub(in super::super) async fn obtain_paid(
+    door: &Door,
+    question: &Question,
+    terms: Terms,
+    span: &Span,
+) -> Result<Obtained, Problem> {
     let began = clock::instant();
-    door.parts.rates.take(question.payer, began)?;
     let mut end = End {
         question,
         began,

@@ -73,6 +73,11 @@ impl Question {
         Arc::clone(&self.inputs)
     }
 
+    /// Lets all others go first.
+    pub(in super::super) fn go_last(&mut self) {
+        self.level = Level::asked(u64::MAX);
+    }
+
     /// Rows that are asked for; 1 where the model does not join rows.
     pub(super) fn rows(&self) -> usize {
         let signature = join::signature_of(&self.slot.manifest, &self.inputs);

@@ -141,6 +141,7 @@ impl Node {
         let results = Results::open(&cache, &metrics);
         let queue = Queue::new(bounds, rules, serving.clone(), metrics.clone());
         let engine = Engine::start(&queue, bounds.threads, &metrics).unwrap();
+        let jobs = super::jobs::open(&folder.path().join("jobs"), &metrics);
         let (gossip, heard) = Gossip::channel();
         let draining = CancellationToken::new();
         let ingress = Ingress::new(Parts {
@@ -148,6 +149,8 @@ impl Node {
             serving: serving.clone(),
             results,
             rates,
+            jobs: Some(jobs),
+            webhook_key: None,
             queue,
             gossip,
             metrics,

@@ -10,6 +10,7 @@
 mod client;
 mod http3;
 mod inbound;
+pub mod once;
 mod plain;
 mod ports;
 mod server;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, Method, header};
-use proto::ids::{ContentHash, ModelName};
+use proto::ids::{ContentHash, ModelName, NodeId};
+use proto::jobs::JobId;
 use proto::oip::grpc::SERVICE;
 
 use super::grpc;
@@ -14,6 +15,8 @@ use crate::config::Mode;
 pub(super) const DEADLINE: &str = "meridian-deadline-ms";
 /// Clients that name a session are sent to one node as long as it is there.
 const SESSION: &str = "meridian-session";
+/// Names one request of a client, however often it is sent.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// `mk_` and 64 digits.
 const KEY_BYTES: usize = 67;
 
@@ -32,6 +35,8 @@ pub(super) enum Route {
     Server,
     /// Anything of it about one model.
     Model(ModelName),
+    /// Anything about one job: its node alone has it.
+    Job(NodeId),
     /// A model's name that cannot be one.
     BadModel,
     /// Nothing that is served here.
@@ -54,6 +59,10 @@ pub(super) fn route(path: &str) -> Route {
             "ServerReady" => Route::Ready,
             _ => Route::Server,
         };
+    }
+    if let Some(job) = path.strip_prefix("/v1/jobs/") {
+        let id = job.split('/').next().unwrap_or_default().parse::<JobId>();
+        return id.map_or(Route::Other, |id| Route::Job(id.node));
     }
     let Some(rest) = path.strip_prefix("/v2/") else {
         return Route::Other;
@@ -84,9 +93,13 @@ pub(super) fn key_hash(headers: &HeaderMap) -> Option<ContentHash> {
     (scheme.eq_ignore_ascii_case("bearer") && shaped).then(|| ContentHash::of(key.as_bytes()))
 }
 
-/// The session that a client names.
+/// The session that a client names; without one, what it says is the same request goes to the same node, which alone knows
+/// that it is.
 pub(super) fn session(headers: &HeaderMap) -> Option<&[u8]> {
-    headers.get(SESSION).map(http::HeaderValue::as_bytes)
+    headers
+        .get(SESSION)
+        .or_else(|| headers.get(IDEMPOTENCY_KEY))
+        .map(http::HeaderValue::as_bytes)
 }
 
 /// The time budget that a client names.
@@ -180,6 +193,19 @@ mod tests {
             "what only the fleet may ask of a node is not passed on"
         );
         assert_eq!(route("/"), Route::Other);
+    }
+
+    #[test]
+    fn a_job_is_asked_of_the_node_that_its_id_names() {
+        let node = Route::Job("eu-fra/n1".parse().unwrap());
+        let id = "eu-fra:n1:00112233445566778899aabbccddeeff";
+        assert_eq!(route(&format!("/v1/jobs/{id}")), node);
+        assert_eq!(route(&format!("/v1/jobs/{id}/result")), node);
+        assert_eq!(
+            (route("/v1/jobs"), route("/v1/jobs/key")),
+            (Route::Other, Route::Other),
+            "no node is meant"
+        );
     }
 
     #[test]

@@ -123,7 +123,10 @@ impl Front {
             span.record("model", model.as_str());
         }
         let decision = self.steer(&head, &fleet, &customer, model);
-        let (ask, decision) = (decision.0, decision.1);
+        let (ask, mut decision) = (decision.0, decision.1);
+        if let Route::Job(node) = &route {
+            decision.only(|index| fleet.nodes[index].id == *node);
+        }
         match door::wish(&head, self.mode) {
             Wish::Explain => {
                 let json = explain::to_json(&ask.of(&customer, model), &decision, &fleet);
@@ -193,7 +196,7 @@ impl Front {
                 let message = "nothing is served here: the inference protocol is under /v2";
                 Some(reply::error(StatusCode::NOT_FOUND, Outcome::Malformed, message))
             }
-            Route::Server | Route::Model(_) => None,
+            Route::Server | Route::Model(_) | Route::Job(_) => None,
         }
     }
     fn steer(
