@@ -9,7 +9,7 @@
 //!     |  Failed           |   Failed (dead letter)      --expires--> forgotten
 //!     +-------------------+ may pass: later, with backoff; called off: not counted
 //! ```
-//! Invariant: what is indexed is what the records say; every change goes through [`Ledger::change`]. Late and repeated
+//! Invariant: what is indexed is what the records say; every change goes through `Ledger::change`. Late and repeated
 //! events of jobs that are gone are normal and do nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

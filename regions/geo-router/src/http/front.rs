@@ -122,8 +122,7 @@ impl Front {
         if let Some(model) = model {
             span.record("model", model.as_str());
         }
-        let decision = self.steer(&head, &fleet, &customer, model);
-        let (ask, mut decision) = (decision.0, decision.1);
+        let (ask, mut decision) = self.steer(&head, &fleet, &customer, model);
         if let Route::Job(node) = &route {
             decision.only(|index| fleet.nodes[index].id == *node);
         }
