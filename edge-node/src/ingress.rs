@@ -25,6 +25,7 @@ mod metadata;
 mod model_config;
 mod model_stats;
 mod openapi;
+mod purge;
 pub mod rate;
 mod reply;
 mod rest;
@@ -42,9 +43,10 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use proto::ids::NodeId;
-use proto::limits::INFER_BODIES_BYTES_MAX;
+use proto::limits::{INFER_BODIES_BYTES_MAX, PURGES_WAITING_MAX};
 use regions::policy::Boundaries;
 use runtime::https::{Body, Unread, full};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Queue;
@@ -94,6 +96,8 @@ struct Door {
     name: HeaderValue,
     /// Memory for request bodies.
     room: Room,
+    /// Places of purges that are under way or wait.
+    purges: Semaphore,
 }
 
 type Answer = Response<Bytes>;
@@ -107,6 +111,7 @@ impl Ingress {
             parts,
             name,
             room: Room::of(INFER_BODIES_BYTES_MAX),
+            purges: Semaphore::new(PURGES_WAITING_MAX),
         }))
     }
 }
@@ -177,6 +182,7 @@ impl Door {
                 })
             }
             Route::Manage(call) => manage::answer(self, &call, &request, body).await,
+            Route::Purge => purge::answer(self, &request, body).await,
             Route::OpenApi => Ok(openapi::document()),
             Route::Node => {
                 Caller::of(&request, &parts.serving.load()).of_the_fleet()?;

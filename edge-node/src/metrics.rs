@@ -125,6 +125,8 @@ pub struct Metrics {
     pub cache_disk_bytes: Gauge,
     /// Results that were not written to disk since the writer was behind.
     pub cache_dropped: Counter,
+    /// Purges of the result cache that are durable.
+    pub cache_purges: Counter,
 }
 
 impl Metrics {
@@ -145,6 +147,7 @@ impl Metrics {
             cache_memory_bytes: Gauge::default(),
             cache_disk_bytes: Gauge::default(),
             cache_dropped: Counter::default(),
+            cache_purges: Counter::default(),
         };
         let m = metrics.clone();
         registry.register("edge_requests", "Inference requests by how they ended", requests);
@@ -181,6 +184,11 @@ impl Metrics {
             "edge_cache_dropped",
             "Results not written to disk: the writer was behind",
             m.cache_dropped,
+        );
+        registry.register(
+            "edge_cache_purges",
+            "Times that results were forgotten for good because somebody asked",
+            m.cache_purges,
         );
         metrics
     }
@@ -219,6 +227,7 @@ mod tests {
                 "edge_cache_memory_bytes gauge",
                 "edge_cache_disk_bytes gauge",
                 "edge_cache_dropped counter",
+                "edge_cache_purges counter",
             ]
         );
         assert!(

@@ -22,4 +22,5 @@ pub mod tile;
 pub mod frame;
 pub mod message;
 pub mod oip;
+pub mod purge;
 pub mod status;

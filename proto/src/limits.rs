@@ -146,6 +146,12 @@ pub const MANAGE_BODY_BYTES_MAX: usize = 64 << 10;
 pub const EMBEDDINGS_MAX: usize = 2048;
 /// The body of a generate request, bytes, unpacked.
 pub const GENERATE_BODY_BYTES_MAX: usize = 1 << 20;
+/// The id of a person whose data a request carries, bytes of ASCII.
+pub const SUBJECT_BYTES_MAX: usize = 128;
+/// A body that asks a node to forget answers, bytes, packed and unpacked.
+pub const PURGE_BODY_BYTES_MAX: usize = 4 << 10;
+/// Purges of one node that wait for those before them; more get 503.
+pub const PURGES_WAITING_MAX: usize = 64;
 /// Checkpoints in one gossip request.
 pub const GOSSIP_CHECKPOINTS_MAX: usize = 16;
 

@@ -17,6 +17,7 @@ pub(super) struct Caller<'s> {
     tenant: Option<&'s Tenant>,
     /// A part of the fleet or an operator. Auditors ask the control plane, which knows what is theirs to see.
     fleet: bool,
+    operator: bool,
     local: bool,
 }
 
@@ -29,8 +30,13 @@ impl<'s> Caller<'s> {
         Self {
             tenant: tenant(request.headers(), set),
             fleet,
+            operator: role.is_some_and(|role| matches!(role, Role::Operator(_))),
             local,
         }
+    }
+    /// Whether an operator's certificate was shown.
+    pub(super) fn is_operator(self) -> bool {
+        self.operator
     }
     /// Anybody with a key, a certificate or a process on this machine.
     pub(super) fn known(self) -> Result<(), Problem> {

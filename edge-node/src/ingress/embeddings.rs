@@ -22,7 +22,7 @@ pub(super) async fn answer(door: &Door, request: Request<()>, body: &mut Unread)
 
 async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span) -> Result<Answer, Problem> {
     let set = door.parts.serving.load();
-    let Admitted { arrived, tenant } = Admitted::of(&door.parts, &set, request)?;
+    let Admitted { arrived, asker } = Admitted::of(&door.parts, &set, request)?;
     let headers = request.headers();
     let (budget, encoding) = (deadline::of_head(headers)?, body::encoding(headers)?);
     let time = budget.min(Duration::from_millis(INFER_BODY_MS_MAX));
@@ -36,7 +36,7 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
         let slot = Arc::clone(Target::of(name.to_owned(), version.to_owned()).find(&set)?);
         let infer = asked.infer(&slot.manifest.signatures)?;
         let tokens = slot.model.tokens(&infer.inputs);
-        Ok((asked, tokens, Question::of(slot, &tenant.id, infer, lent)?))
+        Ok((asked, tokens, Question::of(slot, &asker, infer, lent)?))
     })
     .await?;
     infer::record_model(&span, &question.slot);

@@ -20,7 +20,7 @@ use super::reply::Problem;
 use crate::metrics::{Metrics, Outcome};
 use crate::serving::ModelSlot;
 
-pub(super) use admit::Admitted;
+pub(super) use admit::{Admitted, Asker, SUBJECT};
 pub(super) use obtain::{Terms, aside, bypasses, obtain};
 pub(super) use obtained::Obtained;
 pub(super) use question::Question;

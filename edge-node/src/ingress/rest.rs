@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Request};
-use proto::ids::TenantId;
 use proto::limits::{INFER_BODY_BYTES_MAX, INFER_BODY_MS_MAX};
 use proto::oip::{Answered, InferAnswer, read_infer, read_raw, write_infer};
 use runtime::clock;
@@ -13,7 +12,7 @@ use runtime::https::Unread;
 use tracing::Span;
 
 use super::body::{self, Encoding, Received};
-use super::infer::{self, Admitted, Obtained, Question, Terms};
+use super::infer::{self, Admitted, Asker, Obtained, Question, Terms};
 use super::reply::{self, Problem};
 use super::route::Target;
 use super::{Answer, Door, deadline};
@@ -39,13 +38,13 @@ async fn walk(
     span: Span,
 ) -> Result<Answer, Problem> {
     let set = door.parts.serving.load();
-    let Admitted { arrived, tenant } = Admitted::of(&door.parts, &set, request)?;
+    let Admitted { arrived, asker } = Admitted::of(&door.parts, &set, request)?;
     let slot = Arc::clone(target.find(&set)?);
     drop(set);
     infer::record_model(&span, &slot);
     let headers = request.headers();
     let budget = deadline::of_head(headers)?;
-    let question = question(door, slot, &tenant.id, headers, body, budget).await?;
+    let question = question(door, slot, asker, headers, body, budget).await?;
     let terms = Terms {
         deadline: arrived + question.budget(door, headers, budget),
         bypass: infer::bypasses(headers),
@@ -63,7 +62,7 @@ async fn walk(
 async fn question(
     door: &Door,
     slot: Arc<ModelSlot>,
-    tenant: &TenantId,
+    asker: Asker,
     headers: &HeaderMap,
     body: &mut Unread,
     budget: Duration,
@@ -82,13 +81,12 @@ async fn question(
     let received = body::read(&door.room, incoming, INFER_BODY_BYTES_MAX, time).await?;
     let received = received.ok_or_else(|| body::late(time, budget))?;
     let short = encoding == Encoding::Plain && received.bytes.len() <= infer::DECODE_INLINE_BYTES_MAX;
-    let tenant = tenant.clone();
-    infer::aside(short, move || decode(slot, &tenant, received, encoding, json_bytes)).await
+    infer::aside(short, move || decode(slot, &asker, received, encoding, json_bytes)).await
 }
 
 fn decode(
     slot: Arc<ModelSlot>,
-    tenant: &TenantId,
+    asker: &Asker,
     received: Received,
     encoding: Encoding,
     json_bytes: Option<usize>,
@@ -104,7 +102,7 @@ fn decode(
     } else {
         read_infer(&bytes, json_bytes)?
     };
-    Question::of(slot, tenant, request, lent)
+    Question::of(slot, asker, request, lent)
 }
 
 /// The body in the form that the request asks for.

@@ -28,6 +28,8 @@ pub(super) enum Route {
     /// Of one model, or of all.
     Stats(Option<Target>),
     Manage(Manage),
+    /// Of kept answers.
+    Purge,
     OpenApi,
     Node,
     Checkpoints,
@@ -91,6 +93,7 @@ pub(super) fn of(method: &Method, path: &str) -> Result<Route, Problem> {
         ["v2", "models", name, rest @ ..] => of_model(target(name, None), rest),
         ["v2", rest @ ..] => manage(rest).map(Route::Manage),
         ["v1", "embeddings"] => Some(Route::Embeddings),
+        ["v1", "purge"] => Some(Route::Purge),
         ["v1", "node"] => Some(Route::Node),
         ["v1", "checkpoints"] => Some(Route::Checkpoints),
         ["metrics"] => Some(Route::Metrics),
@@ -152,9 +155,8 @@ fn manage(rest: &[&str]) -> Option<Manage> {
 /// The methods of `route`, whose path ends in `last`.
 fn methods(route: &Route, last: &str) -> &'static str {
     match route {
-        Route::Infer(_) | Route::Generate(_) | Route::GenerateStream(_) | Route::Embeddings | Route::Checkpoints => {
-            "POST"
-        }
+        Route::Infer(_) | Route::Generate(_) | Route::GenerateStream(_) | Route::Embeddings => "POST",
+        Route::Purge | Route::Checkpoints => "POST",
         Route::Manage(Manage::Trace(_) | Manage::Logging) => "GET, HEAD, POST",
         Route::Manage(Manage::MemoryRegion) if last != "status" => "POST",
         Route::Manage(Manage::Index | Manage::Load(_) | Manage::Unload(_)) => "POST",
@@ -196,6 +198,7 @@ mod tests {
             ("/v2/repository", false, false),
             ("/v2/models/m/versions/3/infer", false, true),
             ("/v1/embeddings", false, true),
+            ("/v1/purge", false, true),
             ("/v1/node", true, false),
             ("/v1/checkpoints", false, true),
             ("/metrics", true, false),

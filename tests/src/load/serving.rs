@@ -119,6 +119,7 @@ impl Node {
         let ttl = Ttl {
             results: ttl,
             embeddings: ttl,
+            ..Ttl::default()
         };
         let cache = CacheConfig {
             memory_bytes: 64 << 20,
