@@ -23,7 +23,7 @@ use crate::ingress::rate::Rate;
 use crate::jobs::JobsConfig;
 use crate::memory::MemoryConfig;
 pub use jobs::JobsFile;
-use rules::{ClassesFile, TenantsFile};
+use rules::{ClassesFile, TenantsFile, TtlFile};
 
 runtime::config_file! {
     /// What `node.toml` says. Paths are relative to the file.
@@ -98,6 +98,8 @@ runtime::config_file! {
         pub ttl_s: u64 = optional 300,
         /// The same for embeddings, which are answers all of whose outputs have `embed` in their names, seconds, 1 to 604800.
         pub embedding_ttl_s: u64 = optional 86_400,
+        /// The same for all answers of single models.
+        pub ttl: TtlFile = table,
     }
 
     /// How requests are joined.
@@ -154,6 +156,7 @@ impl Default for CacheFile {
             disk_bytes: 1 << 30,
             ttl_s: 300,
             embedding_ttl_s: 86_400,
+            ttl: TtlFile::default(),
         }
     }
 }
@@ -297,6 +300,7 @@ impl NodeConfig {
                 ttl: Ttl {
                     results: Duration::from_secs(cache.ttl_s),
                     embeddings: Duration::from_secs(cache.embedding_ttl_s),
+                    models: rules::ttl(&cache.ttl)?,
                 },
                 folder: data.join("results"),
             },

@@ -26,6 +26,7 @@ mod metadata;
 mod model_config;
 mod model_stats;
 mod openapi;
+mod purge;
 pub mod rate;
 mod reply;
 mod rest;
@@ -42,9 +43,10 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::service::Service;
 use proto::ids::{ContentHash, NodeId};
-use proto::limits::INFER_BODIES_BYTES_MAX;
+use proto::limits::{INFER_BODIES_BYTES_MAX, PURGES_WAITING_MAX};
 use regions::policy::Boundaries;
 use runtime::https::{Body, Inbound, Unread, full};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Queue;
@@ -101,6 +103,8 @@ struct Door {
     room: Room,
     /// What requests of this machine without a key are taken to carry.
     plain_key: Option<AssumedKey>,
+    /// Places of purges that are under way or wait.
+    purges: Semaphore,
 }
 
 type Answer = Response<Bytes>;
@@ -115,6 +119,7 @@ impl Ingress {
             name,
             room: Room::of(INFER_BODIES_BYTES_MAX),
             plain_key: None,
+            purges: Semaphore::new(PURGES_WAITING_MAX),
         }))
     }
 
@@ -200,6 +205,7 @@ impl Door {
             }
             Route::Manage(call) => manage::answer(self, &call, &request, body).await,
             Route::Jobs(page) => jobs::answer(self, page, &request).await,
+            Route::Purge => purge::answer(self, &request, body).await,
             Route::OpenApi => Ok(openapi::document()),
             Route::Node => {
                 Caller::of(&request, &parts.serving.load()).of_the_fleet()?;

@@ -222,6 +222,8 @@ pub struct Metrics {
     pub jobs: [Gauge; 4],
     /// Sendings of webhooks by their end.
     pub hooks: Counts<HookEnd, 3>,
+    /// Purges of the result cache that are durable.
+    pub cache_purges: Counter,
 }
 
 impl Metrics {
@@ -253,6 +255,7 @@ impl Metrics {
             model_unloads: Counter::default(),
             jobs: State::ALL.map(|state| jobs.get_or_create_owned(&Standing { state: state.word() })),
             hooks: Counts::of(&hooks, HookEnd::ALL, |end| HookEnded { end }),
+            cache_purges: Counter::default(),
         };
         let m = metrics.clone();
         registry.register("edge_requests", "Inference requests by how they ended", requests);
@@ -318,6 +321,11 @@ impl Metrics {
         );
         registry.register("edge_jobs", "Jobs by where they stand", jobs);
         registry.register("edge_webhooks", "Sendings of webhooks by how they ended", hooks);
+        registry.register(
+            "edge_cache_purges",
+            "Times that results were forgotten for good because somebody asked",
+            m.cache_purges,
+        );
         metrics
     }
     /// Counts a request's end.
@@ -382,6 +390,7 @@ mod tests {
                 "edge_model_unloads counter",
                 "edge_jobs gauge",
                 "edge_webhooks counter",
+                "edge_cache_purges counter",
             ]
         );
         assert!(

@@ -24,5 +24,6 @@ pub mod frame;
 pub mod jobs;
 pub mod message;
 pub mod oip;
+pub mod purge;
 pub mod status;
 pub mod usage;

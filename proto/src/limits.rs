@@ -166,6 +166,12 @@ pub const WEBHOOK_MS_MAX: u64 = 10_000;
 pub const BATCH_LINE_BYTES_MAX: usize = 32 << 20;
 /// Requests of one batch that wait for their answers.
 pub const BATCH_CONCURRENCY_MAX: usize = 256;
+/// The id of a person whose data a request carries, bytes of ASCII.
+pub const SUBJECT_BYTES_MAX: usize = 128;
+/// A body that asks a node to forget answers, bytes, packed and unpacked.
+pub const PURGE_BODY_BYTES_MAX: usize = 4 << 10;
+/// Purges of one node that wait for those before them; more get 503.
+pub const PURGES_WAITING_MAX: usize = 64;
 /// Checkpoints in one gossip request.
 pub const GOSSIP_CHECKPOINTS_MAX: usize = 16;
 

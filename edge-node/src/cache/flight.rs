@@ -15,6 +15,8 @@ use proto::ids::ContentHash;
 use proto::oip::Tensor;
 use tokio::sync::watch;
 
+use super::key::Key;
+
 /// What an execution gave, and when it did what.
 #[derive(Clone, Debug)]
 pub struct Landed {
@@ -81,7 +83,7 @@ pub enum Refusal {
 pub type Outcome = Result<Landed, Refusal>;
 
 /// Keeps an answer for later requests of the same key.
-pub type Keep = Arc<dyn Fn(ContentHash, &Arc<Vec<Tensor>>) + Send + Sync>;
+pub type Keep = Arc<dyn Fn(&Key, &Arc<Vec<Tensor>>) + Send + Sync>;
 
 /// Flights in the air, by the key of their request. Clones share them.
 #[derive(Clone)]
@@ -106,7 +108,7 @@ struct Air {
 #[derive(Debug)]
 pub struct Flight {
     air: Arc<Air>,
-    listed: Option<(Flights, ContentHash)>,
+    listed: Option<(Flights, Key)>,
     told: bool,
 }
 
@@ -134,16 +136,16 @@ impl Flights {
     }
     /// Joins the flight of `key`, or starts it.
     #[must_use]
-    pub fn board(&self, key: ContentHash, deadline: Instant) -> Boarding {
+    pub fn board(&self, key: &Key, deadline: Instant) -> Boarding {
         let mut list = self.lock();
-        if let Some(air) = list.get(&key) {
+        if let Some(air) = list.get(&key.name) {
             let mut latest = air.deadline.lock().unwrap_or_else(PoisonError::into_inner);
             *latest = (*latest).max(deadline);
             return Boarding::Follow(Waiter(air.outcome.subscribe()));
         }
         let (mut flight, waiter) = alone(deadline);
-        list.insert(key, Arc::clone(&flight.air));
-        flight.listed = Some((self.clone(), key));
+        list.insert(key.name, Arc::clone(&flight.air));
+        flight.listed = Some((self.clone(), *key));
         Boarding::Lead(flight, waiter)
     }
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ContentHash, Arc<Air>>> {
@@ -205,7 +207,7 @@ impl Flight {
     /// Kept first, then off the list, then told: whoever comes now finds it kept, or starts anew.
     fn tell(&mut self, outcome: Outcome) {
         if let (Some((flights, key)), Ok(landed)) = (&self.listed, &outcome) {
-            (flights.keep)(*key, &landed.outputs);
+            (flights.keep)(key, &landed.outputs);
         }
         self.unlist();
         self.told = true;
@@ -213,7 +215,7 @@ impl Flight {
     }
     fn unlist(&mut self) {
         if let Some((flights, key)) = self.listed.take() {
-            flights.lock().remove(&key);
+            flights.lock().remove(&key.name);
         }
     }
 }
@@ -253,13 +255,13 @@ mod tests {
         }
     }
     fn lead(flights: &Flights, key: &[u8], deadline: Instant) -> (Flight, Waiter) {
-        match flights.board(ContentHash::of(key), deadline) {
+        match flights.board(&Key::named(ContentHash::of(key)), deadline) {
             Boarding::Lead(flight, waiter) => (flight, waiter),
             Boarding::Follow(_) => panic!("somebody else leads"),
         }
     }
     fn follow(flights: &Flights, key: &[u8], deadline: Instant) -> Waiter {
-        match flights.board(ContentHash::of(key), deadline) {
+        match flights.board(&Key::named(ContentHash::of(key)), deadline) {
             Boarding::Follow(waiter) => waiter,
             Boarding::Lead(..) => panic!("nobody leads"),
         }

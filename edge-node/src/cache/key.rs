@@ -1,26 +1,62 @@
 //! What makes two requests the same question.
 //!
-//! The key covers everything that shapes the answer: the weights, the arithmetic, the steps around them, who asks, what
-//! is asked for, and the inputs in their one binary form. So another tenant, another version or another variant can
-//! never hit, and JSON and binary clients of one tenant share.
+//! The key covers everything that shapes the answer: the weights, the arithmetic, the steps around them, who asks, about
+//! whom, what is asked for, and the inputs in their one binary form. So another tenant, another person, another version or
+//! another variant can never hit, and JSON and binary clients of one tenant share.
+//!
+//! It is a hash under the owner's secret: who finds it on disk cannot try out inputs, and when the owner is forgotten the
+//! same question gets another key.
 
-use proto::ids::{ContentHash, TenantId};
+use proto::ids::ContentHash;
 use proto::oip::Tensor;
 
+use super::keys::{Asker, Owner};
 use crate::batch::join;
 use crate::serving::ModelSlot;
 
-/// Separates these keys from every other use of the hash.
-const CONTEXT: &str = "meridian 2026 result cache key v1";
+/// A question by its name, and what is needed to keep its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Two questions with one name have one answer.
+    pub(super) name: ContentHash,
+    pub(super) owner: Owner,
+    /// How long answers of its model are given again, if that is set for it alone, milliseconds.
+    pub(super) ttl_ms: Option<u64>,
+}
 
-/// The key of a request. `outputs` are the names asked for, `parameters` those that may change the answer, rendered.
-#[must_use]
-pub fn of(slot: &ModelSlot, tenant: &TenantId, outputs: &[String], parameters: &str, inputs: &[Tensor]) -> ContentHash {
-    let mut key = Key(blake3::Hasher::new_derive_key(CONTEXT));
+#[cfg(test)]
+impl Key {
+    /// A key for tests that keep nothing.
+    pub(super) fn named(name: ContentHash) -> Self {
+        use super::keys::Slots;
+        let owner = Owner {
+            slots: Slots::NONE,
+            secret: [0; 32],
+        };
+        Self {
+            name,
+            owner,
+            ttl_ms: None,
+        }
+    }
+}
+
+/// The name of a request. `outputs` are the names asked for, `parameters` those that may change the answer, rendered.
+pub(super) fn name(
+    owner: &Owner,
+    asker: Asker<'_>,
+    slot: &ModelSlot,
+    outputs: &[String],
+    parameters: &str,
+    inputs: &[Tensor],
+) -> ContentHash {
+    let mut key = Fields(blake3::Hasher::new_keyed(&owner.secret));
     key.field(slot.weights.as_bytes());
     key.field(slot.variant.numerics.as_bytes());
     key.field(slot.pipeline.as_bytes());
-    key.field(tenant.as_str().as_bytes());
+    // Two tenants, or two persons, may have one owner's secret: they share rows of the key file.
+    key.field(asker.tenant.as_str().as_bytes());
+    key.field(asker.subject.map_or(&[], |subject| subject.as_bytes()));
     let mut outputs: Vec<&String> = outputs.iter().collect();
     outputs.sort();
     outputs.dedup();
@@ -39,9 +75,9 @@ pub fn of(slot: &ModelSlot, tenant: &TenantId, outputs: &[String], parameters: &
 }
 
 /// Each field carries its length, so that no two lists of fields give the same bytes.
-struct Key(blake3::Hasher);
+struct Fields(blake3::Hasher);
 
-impl Key {
+impl Fields {
     fn field(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
         self.0.update(bytes);
@@ -53,30 +89,49 @@ impl Key {
 
 #[cfg(test)]
 mod tests {
+    use proto::ids::TenantId;
+    use proto::purge::Subject;
+
     use super::*;
+    use crate::cache::keys::Keys;
     use crate::testing;
 
     #[test]
     fn anything_that_shapes_the_answer_shapes_the_key_and_nothing_else_does() {
         let (one, two) = (testing::slot("m", 1), testing::slot("m", 2));
         let (a, b): (TenantId, TenantId) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let person: Subject = "p".parse().unwrap();
+        let of = |tenant| Asker { tenant, subject: None };
         let x = |v: f32| testing::fp32("x", &[1, 1], &[v]);
         let y = || testing::fp32("y", &[1, 1], &[0.0]);
-        let base = of(&one, &a, &[], "", &[x(1.0), y()]);
         let reshaped = testing::fp32("x", &[1, 1, 1], &[1.0]);
+        // One owner for all: what tells them apart is the name alone.
+        let owner = Keys::in_memory().owner(of(&a), &one.release.model);
+        let base = name(&owner, of(&a), &one, &[], "", &[x(1.0), y()]);
+        let about = Asker {
+            tenant: &a,
+            subject: Some(&person),
+        };
         let others = [
-            of(&two, &a, &[], "", &[x(1.0), y()]),
-            of(&one, &b, &[], "", &[x(1.0), y()]),
-            of(&one, &a, &["p".to_owned()], "", &[x(1.0), y()]),
-            of(&one, &a, &[], "p", &[x(1.0), y()]),
-            of(&one, &a, &[], "", &[x(2.0), y()]),
-            of(&one, &a, &[], "", &[reshaped, y()]),
+            name(&owner, of(&a), &two, &[], "", &[x(1.0), y()]),
+            name(&owner, of(&b), &one, &[], "", &[x(1.0), y()]),
+            name(&owner, about, &one, &[], "", &[x(1.0), y()]),
+            name(&owner, of(&a), &one, &["p".to_owned()], "", &[x(1.0), y()]),
+            name(&owner, of(&a), &one, &[], "p", &[x(1.0), y()]),
+            name(&owner, of(&a), &one, &[], "", &[x(2.0), y()]),
+            name(&owner, of(&a), &one, &[], "", &[reshaped, y()]),
         ];
         assert!(others.iter().all(|other| *other != base));
         assert_eq!(
-            of(&one, &a, &[], "", &[y(), x(1.0)]),
+            name(&owner, of(&a), &one, &[], "", &[y(), x(1.0)]),
             base,
             "the order of inputs does not matter"
+        );
+        let elsewhere = Keys::in_memory().owner(of(&a), &one.release.model);
+        assert_ne!(
+            name(&elsewhere, of(&a), &one, &[], "", &[x(1.0), y()]),
+            base,
+            "who has not the secret cannot try out inputs"
         );
     }
 }

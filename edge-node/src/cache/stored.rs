@@ -1,12 +1,8 @@
-//! The form in which an answer lies on disk: format byte, expiry, postcard of the tensors.
+//! An answer as bytes: postcard of its tensors. `seal` says how they lie on disk.
 
-use proto::ids::UnixMs;
 use proto::manifest::DataType;
 use proto::oip::Tensor;
 use serde::{Deserialize, Serialize};
-
-/// Leading byte; another one is not read.
-const FORMAT: u8 = 1;
 
 #[derive(Serialize)]
 struct Written<'a> {
@@ -49,24 +45,14 @@ pub(super) fn weight(outputs: &[Tensor]) -> usize {
 }
 
 /// The bytes of an answer.
-pub(super) fn write(outputs: &[Tensor], expires: UnixMs) -> Vec<u8> {
+pub(super) fn write(outputs: &[Tensor]) -> Vec<u8> {
     let tensors: Vec<Written<'_>> = outputs.iter().map(Written::from).collect();
-    let body = postcard::to_stdvec(&tensors).expect("names, numbers and bytes are all that postcard needs to write");
-    [&[FORMAT], expires.to_le_bytes().as_slice(), &body].concat()
-}
-
-/// When the answer in `bytes` expires; `None` for anything this version did not write.
-pub(super) fn expires(bytes: &[u8]) -> Option<UnixMs> {
-    let (&[FORMAT], rest) = bytes.split_first_chunk::<1>()? else {
-        return None;
-    };
-    Some(u64::from_le_bytes(*rest.first_chunk()?))
+    postcard::to_stdvec(&tensors).expect("names, numbers and bytes are all that postcard needs to write")
 }
 
 /// The answer in `bytes`; `None` for anything this version did not write.
 pub(super) fn read(bytes: &[u8]) -> Option<Vec<Tensor>> {
-    expires(bytes)?;
-    let tensors: Vec<Read> = postcard::from_bytes(bytes.get(9..)?).ok()?;
+    let tensors: Vec<Read> = postcard::from_bytes(bytes).ok()?;
     let read = |t: Read| Tensor {
         name: t.name,
         datatype: t.datatype,
@@ -84,18 +70,15 @@ mod tests {
     use crate::testing::fp32;
 
     #[test]
-    fn an_answer_lies_on_disk_as_these_bytes() {
-        let bytes = write(&[fp32("y", &[1, 2], &[1.0, -2.0])], 0x0102);
-        let hex = "0102010000000000000101790a02010208\
-                   0000803f000000c0";
-        assert_eq!(proto::ids::hex(&bytes), hex);
+    fn an_answer_is_these_bytes() {
+        let bytes = write(&[fp32("y", &[1, 2], &[1.0, -2.0])]);
+        assert_eq!(proto::ids::hex(&bytes), "0101790a020102080000803f000000c0");
         assert_eq!(read(&bytes).unwrap(), [fp32("y", &[1, 2], &[1.0, -2.0])]);
-        assert_eq!(expires(&bytes), Some(0x0102));
     }
 
     proptest! {
         #[test]
-        fn no_bytes_on_disk_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let _ = read(&bytes);
         }
     }

@@ -1,6 +1,7 @@
 //! What an operator says of single models and tenants: tables whose keys are their names.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use proto::ids::{ModelName, TenantId};
 use runtime::config::{ConfigError, Example};
@@ -24,6 +25,26 @@ impl Example for ClassesFile {
          # minilm = \"realtime-100\"\n"
             .to_owned()
     }
+}
+
+/// Models and how long their answers are given again.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct TtlFile(BTreeMap<ModelName, u64>);
+
+impl Example for TtlFile {
+    fn example(_: &str) -> String {
+        "# Seconds, 1 to 604800.\n# minilm = 604800\n".to_owned()
+    }
+}
+
+/// Checks the times to live of models.
+pub(super) fn ttl(file: &TtlFile) -> Result<HashMap<ModelName, Duration>, ConfigError> {
+    let each = file.0.iter().map(|(model, &seconds)| {
+        within("cache.ttl.NAME", seconds, 1, 604_800)?;
+        Ok((model.clone(), Duration::from_secs(seconds)))
+    });
+    each.collect()
 }
 
 /// Tenants, their shares and rates.

@@ -17,6 +17,7 @@ pub(super) struct Caller<'s> {
     tenant: Option<&'s Tenant>,
     /// A part of the fleet or an operator. Auditors ask the control plane, which knows what is theirs to see.
     fleet: bool,
+    operator: bool,
     local: bool,
 }
 
@@ -31,11 +32,20 @@ impl<'s> Caller<'s> {
             Some(told) => tenant(told, set),
             None => extensions.get::<AssumedKey>().and_then(|key| set.tenants.get(&key.0)),
         };
-        Self { tenant, fleet, local }
+        Self {
+            tenant,
+            fleet,
+            operator: role.is_some_and(|role| matches!(role, Role::Operator(_))),
+            local,
+        }
     }
     /// Whether `request` came over a plain listener, which only processes of this machine reach.
     pub(super) fn is_local<B>(request: &Request<B>) -> bool {
         request.extensions().get() == Some(&Transport::Plain)
+    }
+    /// Whether an operator's certificate was shown.
+    pub(super) fn is_operator(self) -> bool {
+        self.operator
     }
     /// Anybody with a key, a certificate or a process on this machine.
     pub(super) fn known(self) -> Result<(), Problem> {

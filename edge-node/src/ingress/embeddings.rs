@@ -21,7 +21,7 @@ pub(super) async fn answer(door: &Door, request: Request<()>, body: &mut Unread)
 
 async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span) -> Result<Answer, Problem> {
     let set = door.parts.serving.load();
-    let Admitted { arrived, tenant } = Admitted::of(&door.parts, &set, request)?;
+    let Admitted { arrived, asker } = Admitted::of(&door.parts, &set, request)?;
     let headers = request.headers();
     let (budget, encoding) = (deadline::of_head(headers)?, body::encoding(headers)?);
     let time = budget.min(Duration::from_millis(INFER_BODY_MS_MAX));
@@ -34,7 +34,7 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
         let (name, version) = asked.model.split_once('@').unwrap_or((&asked.model, ""));
         let slot = Arc::clone(Target::of(name.to_owned(), version.to_owned()).find(&set)?);
         let infer = asked.infer(&slot.manifest.signatures)?;
-        Ok((asked, Question::of(slot, &tenant.id, infer, lent)?))
+        Ok((asked, Question::of(slot, &asker, infer, lent)?))
     })
     .await?;
     infer::record_model(&span, &question.slot);

@@ -52,7 +52,7 @@ async fn walk(
     span: Span,
 ) -> Result<Answer, Problem> {
     let set = door.parts.serving.load();
-    let Admitted { arrived, tenant } = Admitted::of(&door.parts, &set, request)?;
+    let Admitted { arrived, asker } = Admitted::of(&door.parts, &set, request)?;
     let slot = Arc::clone(target.find(&set)?);
     drop(set);
     infer::record_model(&span, &slot);
@@ -72,7 +72,7 @@ async fn walk(
     let question = infer::aside(short, move || {
         let body::Received { bytes, lent } = body::unpack(received, encoding, GENERATE_BODY_BYTES_MAX)?;
         let request = read_generate(&bytes, &slot.manifest.signatures)?;
-        Question::of(slot, &tenant.id, request, lent)
+        Question::of(slot, &asker, request, lent)
     })
     .await?;
     let terms = Terms {

@@ -12,7 +12,7 @@ use proto::jobs::{JobId, JobKey, is_idempotency_key, prefers_async};
 use proto::limits::{IDEMPOTENCY_KEY_BYTES_MAX, JOBS_LISTED_MAX};
 use serde::Serialize;
 
-use super::infer::{self, Admitted, Question};
+use super::infer::{self, Admitted, Question, SUBJECT};
 use super::reply::{self, Problem};
 use super::rest::Sent;
 use super::route::Target;
@@ -125,6 +125,10 @@ impl Wish {
         let (Some(jobs), true) = (&door.parts.jobs, prefers.any(prefers_async)) else {
             return Ok(None);
         };
+        // What is erased of a person must lie nowhere else: what names one is answered at once.
+        if headers.contains_key(SUBJECT) {
+            return Ok(None);
+        }
         if door.parts.draining.is_cancelled() {
             return Err(Problem::draining());
         }
@@ -256,7 +260,7 @@ pub(super) async fn answer(door: &Door, page: Page, request: &Request<()>) -> Re
     if page == Page::Key {
         return key(door);
     }
-    let tenant = Admitted::of(&door.parts, &set, request)?.tenant.id;
+    let tenant = Admitted::of(&door.parts, &set, request)?.asker.tenant;
     drop(set);
     let jobs = door.parts.jobs.as_ref().ok_or_else(absent)?;
     match page {

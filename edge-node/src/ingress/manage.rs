@@ -62,7 +62,7 @@ pub(super) async fn answer(
     let set = door.parts.serving.load();
     Caller::of(request, &set).known()?;
     let asked = if request.method() == http::Method::POST {
-        read(door, request.headers(), body).await?
+        read(door, request.headers(), body, MANAGE_BODY_BYTES_MAX).await?
     } else {
         Vec::new()
     };
@@ -106,12 +106,17 @@ pub(super) async fn answer(
 }
 
 /// A short body, unpacked.
-async fn read(door: &Door, headers: &HeaderMap, body: &mut Unread) -> Result<Vec<u8>, Problem> {
+pub(super) async fn read(
+    door: &Door,
+    headers: &HeaderMap,
+    body: &mut Unread,
+    bytes_max: usize,
+) -> Result<Vec<u8>, Problem> {
     let encoding = body::encoding(headers)?;
     let time = Duration::from_millis(INFER_BODY_MS_MAX);
-    let received = body::read(&door.room, body.take(), MANAGE_BODY_BYTES_MAX, time).await?;
+    let received = body::read(&door.room, body.take(), bytes_max, time).await?;
     let received = received.ok_or_else(body::timeout)?;
-    Ok(body::unpack(received, encoding, MANAGE_BODY_BYTES_MAX)?.bytes.to_vec())
+    Ok(body::unpack(received, encoding, bytes_max)?.bytes.to_vec())
 }
 
 /// An object; no body is an empty one.

@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Request};
-use proto::ids::TenantId;
 use proto::limits::{INFER_BODY_BYTES_MAX, INFER_BODY_MS_MAX};
 use proto::oip::{Answered, InferAnswer, read_infer, read_raw, write_infer};
 use runtime::https::Unread;
 use tracing::Span;
 
 use super::body::{self, Encoding, Received};
-use super::infer::{self, Admitted, Obtained, Question, Terms};
+use super::infer::{self, Admitted, Asker, Obtained, Question, Terms};
 use super::jobs::{self, Wish};
 use super::reply::{self, Problem};
 use super::route::Target;
@@ -39,7 +38,7 @@ async fn walk(
     span: Span,
 ) -> Result<Answer, Problem> {
     let set = door.parts.serving.load();
-    let Admitted { arrived, tenant } = Admitted::of(&door.parts, &set, request)?;
+    let Admitted { arrived, asker } = Admitted::of(&door.parts, &set, request)?;
     let slot = Arc::clone(target.find(&set)?);
     drop(set);
     infer::record_model(&span, &slot);
@@ -47,8 +46,8 @@ async fn walk(
     let wish = Wish::of(door, headers)?;
     let budget = deadline::of_head(headers)?;
     let sent = read(door, headers, body, budget).await?;
-    let later = wish.map(|wish| wish.submission(target, &sent, headers, tenant.id.clone()));
-    let question = question(slot, &tenant.id, sent).await?;
+    let later = wish.map(|wish| wish.submission(target, &sent, headers, asker.tenant.clone()));
+    let question = question(slot, asker, sent).await?;
     if let Some(submission) = later {
         return jobs::accept(door, question, submission).await;
     }
@@ -108,20 +107,19 @@ async fn read(door: &Door, headers: &HeaderMap, body: &mut Unread, budget: Durat
 }
 
 /// Unpacks, decodes and checks what was sent.
-pub(super) async fn question(slot: Arc<ModelSlot>, tenant: &TenantId, sent: Sent) -> Result<Question, Problem> {
+pub(super) async fn question(slot: Arc<ModelSlot>, asker: Asker, sent: Sent) -> Result<Question, Problem> {
     let Sent {
         received,
         encoding,
         json_bytes,
     } = sent;
     let short = encoding == Encoding::Plain && received.bytes.len() <= infer::DECODE_INLINE_BYTES_MAX;
-    let tenant = tenant.clone();
-    infer::aside(short, move || decode(slot, &tenant, received, encoding, json_bytes)).await
+    infer::aside(short, move || decode(slot, &asker, received, encoding, json_bytes)).await
 }
 
 fn decode(
     slot: Arc<ModelSlot>,
-    tenant: &TenantId,
+    asker: &Asker,
     received: Received,
     encoding: Encoding,
     json_bytes: Option<usize>,
@@ -137,7 +135,7 @@ fn decode(
     } else {
         read_infer(&bytes, json_bytes)?
     };
-    Question::of(slot, tenant, request, lent)
+    Question::of(slot, asker, request, lent)
 }
 
 /// The body in the form that the request asks for.

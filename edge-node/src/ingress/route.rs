@@ -30,6 +30,8 @@ pub(super) enum Route {
     Stats(Option<Target>),
     Manage(Manage),
     Jobs(Page),
+    /// Of kept answers.
+    Purge,
     OpenApi,
     Node,
     Usage,
@@ -102,6 +104,7 @@ pub(super) fn of(method: &Method, path: &str) -> Result<Route, Problem> {
         ["v1", "jobs", id] => Some(Route::Jobs(Page::One((*id).to_owned()))),
         ["v1", "jobs", id, "result"] => Some(Route::Jobs(Page::Result((*id).to_owned()))),
         ["v1", "embeddings"] => Some(Route::Embeddings),
+        ["v1", "purge"] => Some(Route::Purge),
         ["v1", "node"] => Some(Route::Node),
         ["v1", "usage"] => Some(Route::Usage),
         ["v1", "checkpoints"] => Some(Route::Checkpoints),
@@ -164,9 +167,8 @@ fn manage(rest: &[&str]) -> Option<Manage> {
 /// The methods of `route`, whose path ends in `last`.
 fn methods(route: &Route, last: &str) -> &'static str {
     match route {
-        Route::Infer(_) | Route::Generate(_) | Route::GenerateStream(_) | Route::Embeddings | Route::Checkpoints => {
-            "POST"
-        }
+        Route::Infer(_) | Route::Generate(_) | Route::GenerateStream(_) | Route::Embeddings => "POST",
+        Route::Purge | Route::Checkpoints => "POST",
         Route::Manage(Manage::Trace(_) | Manage::Logging) => "GET, HEAD, POST",
         Route::Manage(Manage::MemoryRegion) if last != "status" => "POST",
         Route::Manage(Manage::Index | Manage::Load(_) | Manage::Unload(_)) => "POST",
@@ -213,6 +215,7 @@ mod tests {
             ("/v1/jobs/key", true, false),
             ("/v1/jobs/r:n:00/result", true, false),
             ("/v1/jobs/r:n:00/other", false, false),
+            ("/v1/purge", false, true),
             ("/v1/node", true, false),
             ("/v1/usage", true, false),
             ("/v1/checkpoints", false, true),

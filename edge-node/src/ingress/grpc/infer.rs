@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
-use proto::ids::TenantId;
 use proto::limits::INFER_BODY_BYTES_MAX;
 use proto::oip::grpc::{Addressed, read_infer, write_infer};
 use proto::oip::{Answered, InferAnswer};
@@ -12,7 +11,7 @@ use runtime::https::{Body, Unread};
 use tracing::Span;
 
 use super::super::body::{Encoding, Received};
-use super::super::infer::{self, Admitted, DECODE_INLINE_BYTES_MAX, Obtained, Question, Terms};
+use super::super::infer::{self, Admitted, Asker, DECODE_INLINE_BYTES_MAX, Obtained, Question, Terms};
 use super::super::reply::Problem;
 use super::super::route::Target;
 use super::super::{Door, deadline};
@@ -67,9 +66,9 @@ pub(super) async fn find(
     span: &Span,
 ) -> Result<Found, Problem> {
     let set = door.parts.serving.load();
-    let tenant = Admitted::of(&door.parts, &set, request)?.tenant;
+    let asker = Admitted::of(&door.parts, &set, request)?.asker;
     let short = message.encoding == Encoding::Plain && message.bytes() <= DECODE_INLINE_BYTES_MAX;
-    let work = move || decode(&set, &tenant.id, message);
+    let work = move || decode(&set, &asker, message);
     let (named, question) = infer::aside(short, work).await?;
     *id = named;
     let question = question?;
@@ -85,7 +84,7 @@ pub(super) async fn find(
 /// A request's id, and what it asks.
 type Decoded = (Option<String>, Result<Question, Problem>);
 
-fn decode(set: &ServingSet, tenant: &TenantId, message: Message) -> Result<Decoded, Problem> {
+fn decode(set: &ServingSet, asker: &Asker, message: Message) -> Result<Decoded, Problem> {
     let Received { bytes, lent } = message.unpack(INFER_BODY_BYTES_MAX)?;
     let Addressed {
         model,
@@ -94,7 +93,7 @@ fn decode(set: &ServingSet, tenant: &TenantId, message: Message) -> Result<Decod
     } = read_infer(&bytes)?;
     let id = request.id.clone();
     let slot = Target::of(model, version).find(set).cloned();
-    Ok((id, slot.and_then(|slot| Question::of(slot, tenant, request, lent))))
+    Ok((id, slot.and_then(|slot| Question::of(slot, asker, request, lent))))
 }
 
 impl Found {

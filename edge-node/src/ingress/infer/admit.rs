@@ -1,15 +1,18 @@
-//! What the head of a request decides: whose it is, and whether this node may answer them at all.
+//! What the head of a request decides: whose it is, about whom, and whether this node may answer them at all.
 
 use std::time::Instant;
 
-use http::{Request, StatusCode};
-use proto::region_state::Tenant;
+use http::{HeaderMap, Request, StatusCode};
+use proto::ids::TenantId;
+use proto::limits::SUBJECT_BYTES_MAX;
+use proto::purge::Subject;
 use runtime::clock;
 
 use super::super::Parts;
 use super::super::auth::Caller;
 use super::super::reply::Problem;
 use crate::batch::accounts::Payer;
+use crate::cache::{self, Results};
 use crate::metrics::Outcome;
 use crate::residency;
 use crate::serving::ServingSet;
@@ -20,7 +23,51 @@ pub(in super::super) struct Admitted {
     /// When its head was here: deadlines count from then.
     pub(in super::super) arrived: Instant,
     /// Who asks.
-    pub(in super::super) tenant: Tenant,
+    pub(in super::super) asker: Asker,
+}
+
+/// A tenant who may ask, with what finds their answers again.
+#[derive(Debug)]
+pub(in super::super) struct Asker {
+    pub(in super::super) tenant: TenantId,
+    subject: Option<Subject>,
+    pub(super) results: Results,
+}
+
+impl Asker {
+    /// One who names nobody.
+    pub(in super::super) fn of(tenant: TenantId, results: Results) -> Self {
+        Self {
+            tenant,
+            subject: None,
+            results,
+        }
+    }
+    /// As the cache knows them.
+    pub(super) fn of_answers(&self) -> cache::Asker<'_> {
+        cache::Asker {
+            tenant: &self.tenant,
+            subject: self.subject.as_ref(),
+        }
+    }
+}
+
+/// The person whose data a request carries, if its sender says.
+pub(in super::super) const SUBJECT: &str = "meridian-subject";
+
+fn subject(headers: &HeaderMap) -> Result<Option<Subject>, Problem> {
+    let mut all = headers.get_all(SUBJECT).iter();
+    let Some(first) = all.next() else {
+        return Ok(None);
+    };
+    let one = all.next().is_none().then(|| first.to_str().ok()?.parse().ok());
+    let wrong = || {
+        let shape = format!("1 to {SUBJECT_BYTES_MAX} printable ASCII characters without blanks");
+        Problem::bad_request(format!(
+            "Meridian-Subject is not one id of {shape}: send a name that you made up for them"
+        ))
+    };
+    one.flatten().map(Some).ok_or_else(wrong)
 }
 
 impl Admitted {
@@ -28,12 +75,17 @@ impl Admitted {
     pub(in super::super) fn of<B>(parts: &Parts, set: &ServingSet, request: &Request<B>) -> Result<Self, Problem> {
         let arrived = clock::instant();
         let region = set.region.as_ref().ok_or_else(Problem::starting)?;
-        let tenant = Caller::of(request, set).tenant()?.clone();
-        if !residency::may_answer(parts.boundaries, region, &tenant) {
+        let tenant = Caller::of(request, set).tenant()?;
+        if !residency::may_answer(parts.boundaries, region, tenant) {
             return Err(outside(&tenant.boundary, &region.country));
         }
         parts.rates.check(Payer::of(&tenant.id), arrived)?;
-        Ok(Self { arrived, tenant })
+        let asker = Asker {
+            tenant: tenant.id.clone(),
+            subject: subject(request.headers())?,
+            results: parts.results.clone(),
+        };
+        Ok(Self { arrived, asker })
     }
 }
 

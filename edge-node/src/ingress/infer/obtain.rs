@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, StatusCode};
-use proto::ids::ContentHash;
 use proto::oip::Tensor;
 use runtime::clock;
 use tracing::Span;
@@ -15,6 +14,7 @@ use super::super::reply::Problem;
 use super::super::statistics::Way;
 use super::{Obtained, Question};
 use crate::cache::flight::{self, Boarding, Flight, Landed, Refusal, Waiter};
+use crate::cache::key::Key;
 use crate::metrics::{CacheUse, Outcome};
 
 /// How often a request starts anew because whoever led its flight left.
@@ -117,7 +117,7 @@ async fn first(door: &Door, question: &Question, terms: Terms, span: &Span) -> R
         if let Some(outputs) = results.in_memory(&question.key) {
             return Ok((kept(outputs), CacheUse::HitMemory));
         }
-        let (waiter, origin) = match results.board(question.key, deadline) {
+        let (waiter, origin) = match results.board(&question.key, deadline) {
             Boarding::Follow(waiter) => (waiter, CacheUse::Collapsed),
             Boarding::Lead(flight, waiter) => {
                 // It may have landed since the first look.
@@ -149,7 +149,7 @@ async fn push(door: &Door, question: &Question, flight: Flight, deadline: Instan
     }
 }
 
-async fn on_disk(door: &Door, key: ContentHash) -> Option<Arc<Vec<Tensor>>> {
+async fn on_disk(door: &Door, key: Key) -> Option<Arc<Vec<Tensor>>> {
     if !door.parts.results.may_be_on_disk(&key) {
         return None;
     }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use proto::ids::{ContentHash, TenantId};
 use proto::oip::{InferRequest, Tensor};
 use runtime::telemetry::PER_REQUEST;
 use tracing::Span;
@@ -12,11 +11,12 @@ use tracing::Span;
 use super::super::body::Lent;
 use super::super::reply::Problem;
 use super::super::{Door, deadline, fit};
+use super::Asker;
 use crate::batch::accounts::Payer;
 use crate::batch::class::Level;
 use crate::batch::{Order, join};
 use crate::cache::flight::Flight;
-use crate::cache::key;
+use crate::cache::key::Key;
 use crate::engine::Model;
 use crate::serving::ModelSlot;
 
@@ -27,7 +27,7 @@ pub(in super::super) struct Question {
     /// Without its inputs.
     pub(in super::super) request: InferRequest,
     /// Two questions with one key have one answer.
-    pub(super) key: ContentHash,
+    pub(super) key: Key,
     inputs: Arc<Vec<Tensor>>,
     pub(super) payer: Payer,
     level: Option<Level>,
@@ -39,7 +39,7 @@ impl Question {
     /// Checks `request` and names it. Hashes the inputs: large ones not on a thread that serves connections.
     pub(in super::super) fn of(
         slot: Arc<ModelSlot>,
-        tenant: &TenantId,
+        asker: &Asker,
         mut request: InferRequest,
         lent: Lent,
     ) -> Result<Self, Problem> {
@@ -47,14 +47,15 @@ impl Question {
         let level = level(request.parameters.remove("priority"))?;
         let outputs: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
         let parameters = format!("{:?}", request.parameters);
-        let key = key::of(&slot, tenant, &outputs, &parameters, &request.inputs);
+        let results = &asker.results;
+        let key = results.key(asker.of_answers(), &slot, &outputs, &parameters, &request.inputs);
         let inputs = Arc::new(std::mem::take(&mut request.inputs));
         Ok(Self {
             slot,
             request,
             key,
             inputs,
-            payer: Payer::of(tenant),
+            payer: Payer::of(&asker.tenant),
             level,
             _lent: lent,
         })

@@ -12,7 +12,7 @@ use tracing::Span;
 
 use super::super::auth;
 use super::super::body::{self, Received};
-use super::super::infer::{self, Terms};
+use super::super::infer::{self, Asker, Terms};
 use super::super::reply::Problem;
 use super::super::rest::{self, Sent};
 use super::super::route::Target;
@@ -73,7 +73,8 @@ async fn walk(door: &Door, taken: &Taken, span: Span) -> Result<Answer, Problem>
         encoding: body::encoding(&head(ask))?,
         json_bytes: ask.json_bytes.and_then(|bytes| usize::try_from(bytes).ok()),
     };
-    let mut question = rest::question(slot, &taken.record.tenant, sent).await?;
+    let asker = Asker::of(taken.record.tenant.clone(), door.parts.results.clone());
+    let mut question = rest::question(slot, asker, sent).await?;
     question.go_last();
     let budget = deadline::with_body(Duration::from_millis(DEADLINE_MS_MAX), question.request.timeout_us);
     let terms = Terms {

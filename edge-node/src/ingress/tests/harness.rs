@@ -131,6 +131,7 @@ impl Node {
         let ttl = Ttl {
             results: ttl,
             embeddings: ttl,
+            ..Ttl::default()
         };
         let cache = CacheConfig {
             memory_bytes: 8 << 20,
