@@ -393,7 +393,11 @@ mod tests {
             .map(|l| l.strip_prefix("# ").filter(|l| l.contains(" = ")).unwrap_or(l))
             .fold(String::new(), |all, l| all + l + "\n");
         let shown = runtime::config::parse::<NodeFile>(&shown).unwrap();
-        assert_eq!((shown.cache, shown.batch), (CacheFile::default(), BatchFile::default()));
+        let cache = CacheFile {
+            ttl: TtlFile::default(), // of a model that the example makes up
+            ..shown.cache
+        };
+        assert_eq!((cache, shown.batch), (CacheFile::default(), BatchFile::default()));
         assert_eq!(
             JobsFile {
                 webhooks: Vec::new(),
