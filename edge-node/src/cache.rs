@@ -246,6 +246,12 @@ impl Results {
         })
     }
 
+    /// How many wait for runs that are under way.
+    #[cfg(test)]
+    pub(crate) fn passengers(&self) -> usize {
+        self.0.flights.passengers()
+    }
+
     /// Writes what waits to disk. Called when the node stops, after the last answer.
     pub fn close(&self) {
         if let Some(disk) = &self.0.tiers.disk {

@@ -148,6 +148,11 @@ impl Flights {
         flight.listed = Some((self.clone(), *key));
         Boarding::Lead(flight, waiter)
     }
+    /// How many wait in all.
+    #[cfg(test)]
+    pub(super) fn passengers(&self) -> usize {
+        self.lock().values().map(|air| air.outcome.receiver_count()).sum()
+    }
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ContentHash, Arc<Air>>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,4 +8,5 @@ mod harness;
 mod jobs;
 mod manage;
 mod protocol;
+mod purge;
 mod tenants;

@@ -51,11 +51,10 @@ fn to_forget_ends_the_secrets_of_all_that_is_covered_and_of_nobody_else() {
         let (gone, keys_in_file) = keys.forget(scope);
         assert_eq!(keys_in_file.unwrap(), 0, "nothing lies in a file");
         for (name, before) in names.iter().zip(before) {
-            // Two things may fall on one row; with so few of them that is a chance of one in a hundred.
-            let shared = gone.covers(before.slots);
-            assert!(shared || !covers(scope, name), "{scope:?} leaves {name:?}");
-            assert_eq!(keys.while_current(&before, || ()).is_none(), shared);
-            assert_eq!(owner(&keys, name).secret != before.secret, shared);
+            let meant = covers(scope, name);
+            assert_eq!(gone.covers(before.slots), meant, "{scope:?} and {name:?}");
+            assert_eq!(keys.while_current(&before, || ()).is_none(), meant);
+            assert_eq!(owner(&keys, name).secret != before.secret, meant);
         }
     }
 }

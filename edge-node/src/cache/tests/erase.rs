@@ -59,7 +59,7 @@ fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
 }
 
 /// Copies a folder as it lies there, like a crash or a thief would.
-fn copied(from: &std::path::Path, to: &std::path::Path) {
+pub(super) fn copied(from: &std::path::Path, to: &std::path::Path) {
     for file in files(from) {
         let at = to.join(file.strip_prefix(from).unwrap());
         std::fs::create_dir_all(at.parent().unwrap()).unwrap();
@@ -96,10 +96,8 @@ fn after_an_erase_and_a_crash_old_files_beside_the_new_keys_give_nothing_back() 
         People::new(),
     );
     let results = Results::open(&config(dir.path()), &metrics());
-    let (erased, kept) = (
-        people.key(&results, Some(&people.marked), 1.0),
-        people.key(&results, Some(&people.other), 1.0),
-    );
+    let erased = people.key(&results, Some(&people.marked), 1.0);
+    let kept = people.key(&results, Some(&people.other), 1.0);
     keep(&results, &erased);
     keep(&results, &kept);
     results.close();

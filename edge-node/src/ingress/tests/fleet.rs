@@ -5,11 +5,13 @@ use tokio::net::TcpListener;
 
 use super::super::*;
 use super::harness::*;
+use crate::serving::ServingSet;
 
 struct Doors {
     node: Node,
     address: std::net::SocketAddr,
     router: Client,
+    operator: Client,
     stranger: Client,
     _folder: tempfile::TempDir,
 }
@@ -27,6 +29,10 @@ async fn doors() -> Doors {
         .unwrap()
         .write(&dir("router"))
         .unwrap();
+    ca.issue(&Role::Operator("ann".parse().unwrap()), &[], 1)
+        .unwrap()
+        .write(&dir("operator"))
+        .unwrap();
     ca.issue_ingress(&["ingress.test".to_owned()], 1)
         .unwrap()
         .write(&dir("ingress"))
@@ -38,11 +44,14 @@ async fn doors() -> Doors {
     serve(listener, Some(tls), &node.lifecycle, node.ingress.clone()).unwrap();
     let router = Identity::load(&dir("router")).unwrap();
     let router = Client::new(router.ingress_client_config(ca.pem()).unwrap());
+    let operator = Identity::load(&dir("operator")).unwrap();
+    let operator = Client::new(operator.ingress_client_config(ca.pem()).unwrap());
     let stranger = Client::new(anonymous_client_config(ca.pem()).unwrap());
     Doors {
         node,
         address,
         router,
+        operator,
         stranger,
         _folder: folder,
     }
@@ -105,4 +114,41 @@ async fn routers_learn_how_the_node_is_and_leave_the_checkpoints_they_saw() {
         403
     );
     assert_eq!(doors.ask(&doors.router, post("{}")).await.0, 400);
+}
+
+#[tokio::test]
+async fn an_operator_purges_by_certificate_and_no_other_part_of_the_fleet_does() {
+    let doors = doors().await;
+    let node = &doors.node;
+    for key in [KEY, OTHER] {
+        node.send(post(key), "/v2/models/m/infer", row(1.0, 1.0)).await;
+    }
+    let purge = |body: &'static str| Request::post("/v1/purge").body(full(body)).unwrap();
+    for client in [&doors.router, &doors.stranger] {
+        assert_eq!(doors.ask(client, purge("{}")).await.0, 401);
+    }
+    let revoked = Request::post("/v1/purge").header("authorization", "Bearer mk_revoked");
+    let revoked = revoked.body(full("{}")).unwrap();
+    assert_eq!(
+        doors.ask(&doors.operator, revoked).await.0,
+        401,
+        "a key is never overlooked"
+    );
+    assert_eq!(doors.ask(&doors.operator, purge(r#"{"subject":"p"}"#)).await.0, 400);
+    let one = doors.ask(&doors.operator, purge(r#"{"tenant":"other"}"#)).await;
+    assert_eq!(one, (200, Bytes::from_static(br#"{"memory_entries":1,"disk_keys":1}"#)));
+    let (status, body) = doors.ask(&doors.operator, purge(r#"{"model":"m"}"#)).await;
+    assert_eq!(
+        (status, body.as_ref()),
+        (200, br#"{"memory_entries":1,"disk_keys":1}"#.as_slice())
+    );
+    assert_eq!(
+        node.infer(row(1.0, 1.0)).await.header("cache-status"),
+        "meridian; fwd=miss"
+    );
+    // A node that serves nothing yet forgets as well.
+    node.serving.publish(ServingSet::default());
+    let (status, body) = doors.ask(&doors.operator, purge("{}")).await;
+    let told: proto::purge::Purged = serde_json::from_slice(&body).unwrap();
+    assert_eq!((status, told.memory_entries), (200, 1));
 }
