@@ -6,7 +6,7 @@
 //! ```
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::Queue;
 use crate::cache::Results;
-use crate::config::NodeConfig;
+use crate::config::{IngressConfig, NodeConfig};
 use crate::engine::Engine;
 use crate::ingress::rate::Rates;
 use crate::ingress::{self, Ingress};
@@ -94,20 +94,10 @@ impl App {
     /// # Errors
     /// [`BuildError`]; nothing runs then.
     pub async fn build(config: NodeConfig, loader: EngineLoader) -> Result<Self, BuildError> {
-        let identity = Identity::load(&config.identity)?;
+        let (identity, node) = identified(&config.identity)?;
         let trust = load_trust(&config.trust)?;
-        let Role::Node(node) = identity.role.clone() else {
-            return Err(BuildError::NotANode {
-                path: config.identity,
-                role: identity.role.clone(),
-            });
-        };
         let tls = ServerTls::load(&config.ingress.certificate, &config.ingress.key, Some(&identity))?;
-        let ports = Ports::bind(config.ingress.listen, config.ingress.http3).await?;
-        let plain = match &config.ingress.plain {
-            None => None,
-            Some(text) => Some(PlainListener::bind(text).await?),
-        };
+        let (ports, plain) = open_doors(&config.ingress).await?;
         let addresses = Addresses {
             ingress: ports.address(),
             plain: plain.as_ref().map(PlainListener::address),
@@ -188,6 +178,27 @@ impl App {
         }
         clean && ended
     }
+}
+
+/// Who this machine is: a node, or it does not start.
+fn identified(path: &Path) -> Result<(Identity, NodeId), BuildError> {
+    let identity = Identity::load(path)?;
+    match identity.role.clone() {
+        Role::Node(node) => Ok((identity, node)),
+        role => Err(BuildError::NotANode {
+            path: path.to_owned(),
+            role,
+        }),
+    }
+}
+
+async fn open_doors(ingress: &IngressConfig) -> Result<(Ports, Option<PlainListener>), BuildError> {
+    let ports = Ports::bind(ingress.listen, ingress.http3).await?;
+    let plain = match &ingress.plain {
+        None => None,
+        Some(text) => Some(PlainListener::bind(text).await?),
+    };
+    Ok((ports, plain))
 }
 
 /// Jobs are no reason not to serve: where they cannot be opened, `Prefer: respond-async` means nothing.

@@ -90,7 +90,7 @@ mod tests {
     fn every_row_is_of_one_table_only() {
         let mut owned = vec![0; ROWS];
         for table in TABLES {
-            (0..table.len() as u64).for_each(|number| owned[table.row(number)] += 1);
+            (0..u64::try_from(table.len()).unwrap()).for_each(|number| owned[table.row(number)] += 1);
         }
         assert_eq!(owned[..2], [0, 0], "format and names are of no table");
         assert!(owned[2..].iter().all(|&times| times == 1));

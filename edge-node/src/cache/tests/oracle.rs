@@ -42,7 +42,7 @@ impl Chance {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % below as u64).unwrap()
+        usize::try_from((z ^ (z >> 31)) % u64::try_from(below).unwrap()).unwrap()
     }
 }
 
@@ -85,6 +85,9 @@ struct Seen {
     after_restart: u64,
 }
 
+/// What a purge names: tenant, model, person; `None` where it is left out.
+type Purge = (Option<usize>, Option<usize>, Option<usize>);
+
 struct World {
     folder: tempfile::TempDir,
     results: Results,
@@ -97,8 +100,8 @@ struct World {
     runs: Vec<Run>,
     air: Vec<Airborne>,
     old: Vec<(Key, Asked)>,
-    /// The step of the last purge of each scope: tenant, model, person, where `None` is not named.
-    purged: HashMap<(Option<usize>, Option<usize>, Option<usize>), u64>,
+    /// The step of the last purge of each scope.
+    purged: HashMap<Purge, u64>,
     step: u64,
     seen: Seen,
     since_restart: u64,
@@ -123,10 +126,15 @@ fn opened(folder: &tempfile::TempDir, now: &Arc<AtomicU64>) -> Results {
     Results::by(&config, &metrics(), Arc::new(move || now.load(Ordering::SeqCst)))
 }
 
+/// A question's number as what is asked.
+fn number(question: usize) -> f32 {
+    f32::from(u16::try_from(question).unwrap())
+}
+
 /// What the run `serial` of a model gives: model 1 embeds.
 fn answer(model: usize, serial: usize) -> Vec<Tensor> {
     let mut tensor = fp32(if model == 1 { "embedding" } else { "label" }, &[2], &[0.0; 2]);
-    tensor.data = (serial as u64).to_le_bytes().to_vec();
+    tensor.data = u64::try_from(serial).unwrap().to_le_bytes().to_vec();
     vec![tensor]
 }
 
@@ -166,7 +174,7 @@ impl World {
             tenant: &self.tenants[of.tenant],
             subject: self.subjects[of.subject].as_ref(),
         };
-        let input = fp32("x", &[1, 1], &[of.question as f32]);
+        let input = fp32("x", &[1, 1], &[number(of.question)]);
         self.results
             .key(asker, &self.slots[of.model][of.version], &[], "", &[input])
     }
@@ -294,6 +302,11 @@ impl World {
         self.seen.purges += 1;
     }
 
+    /// Lets time pass, in milliseconds.
+    fn pass(&self, ms: usize) {
+        self.now.fetch_add(u64::try_from(ms).unwrap(), Ordering::SeqCst);
+    }
+
     /// Ends the process, in order or as a kill does, and starts it again.
     fn restart(&mut self, killed: bool) {
         self.air.clear();
@@ -323,8 +336,8 @@ impl World {
             0 => self.restart(chance.below(2) == 0),
             1..25 => self.purge(&mut chance),
             25..40 => self.versions[chance.below(MODELS)] = chance.below(VERSIONS),
-            40..100 => drop(self.now.fetch_add(chance.below(2_000) as u64, Ordering::SeqCst)),
-            100..102 => drop(self.now.fetch_add(chance.below(200_000) as u64, Ordering::SeqCst)),
+            40..100 => self.pass(chance.below(2_000)),
+            100..102 => self.pass(chance.below(200_000)),
             102..110 if !self.air.is_empty() => drop(self.air.swap_remove(chance.below(self.air.len()))),
             110..300 if !self.air.is_empty() => self.land(chance.below(self.air.len())),
             300..350 if !self.old.is_empty() => self.ask_by_an_old_key(chance.below(self.old.len())),
@@ -392,7 +405,7 @@ fn threads_that_ask_during_purges_are_given_nothing_from_before_a_purge_that_had
             tenant: &tenant,
             subject: None,
         };
-        let key = results.key(asker, &model, &[], "", &[fp32("x", &[1, 1], &[question as f32])]);
+        let key = results.key(asker, &model, &[], "", &[fp32("x", &[1, 1], &[number(question)])]);
         let outputs = match results.in_memory(&key) {
             Some(outputs) => outputs,
             None => match results.board(&key, clock::instant()) {
@@ -410,7 +423,10 @@ fn threads_that_ask_during_purges_are_given_nothing_from_before_a_purge_that_had
                 }
             },
         };
-        assert!(serial(&outputs) as u64 >= known, "from before a purge that had ended");
+        assert!(
+            u64::try_from(serial(&outputs)).unwrap() >= known,
+            "from before a purge that had ended"
+        );
         true
     };
     std::thread::scope(|threads| {
