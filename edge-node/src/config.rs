@@ -248,59 +248,27 @@ impl NodeConfig {
     /// # Errors
     /// [`ConfigError::Value`] names the key.
     pub fn checked(file: NodeFile, path: &Path) -> Result<Self, ConfigError> {
-        let NodeFile {
-            cache,
-            batch,
-            engine,
-            stop,
-            ingress,
-            ..
-        } = &file;
-        within("cache.ttl-s", cache.ttl_s, 1, 604_800)?;
-        within("cache.embedding-ttl-s", cache.embedding_ttl_s, 1, 604_800)?;
-        within("batch.queue-rows-max", batch.queue_rows_max, 1, 1_000_000)?;
-        within(
-            "batch.queue-bytes-max",
-            batch.queue_bytes_max,
-            INFER_BODY_BYTES_MAX,
-            usize::MAX,
-        )?;
-        if let Some(bytes) = file.models.memory_bytes {
-            within("models.memory-bytes", bytes, 1 << 20, u64::MAX)?;
-        }
-        within("batch.linger-ms", batch.linger_ms, 0, 50)?;
-        within("engine.threads", engine.threads, 0, 256)?;
-        within("stop.notice-ms", stop.notice_ms, 0, 60_000)?;
-        within("stop.grace-s", stop.grace_s, 1, 600)?;
+        bounds_kept(&file)?;
         let (rules, rates) = rules::checked(file.classes.clone(), file.tenants.clone())?;
         let data = relative_to(path, &file.data);
+        let NodeFile {
+            batch, engine, stop, ..
+        } = &file;
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if engine.threads == 0 { cores() } else { engine.threads };
         let onnxruntime = engine
             .onnxruntime
             .as_ref()
             .map(|library| library_at(&relative_to(path, library), threads));
-        let plain = ingress.plain.as_ref().map(|text| match text.strip_prefix("unix:") {
-            Some(socket) => format!("unix:{}", relative_to(path, Path::new(socket)).display()),
-            None => text.clone(),
-        });
-        let plain_key = ingress.plain_key.as_ref().map(|file| key_in(&relative_to(path, file)));
         Ok(Self {
-            ingress: IngressConfig {
-                listen: ingress.listen,
-                certificate: relative_to(path, &ingress.certificate),
-                key: relative_to(path, &ingress.key),
-                http3: ingress.http3.unwrap_or(true),
-                plain,
-                plain_key: plain_key.transpose()?,
-            },
+            ingress: doors(&file.ingress, path)?,
             cache: CacheConfig {
-                memory_bytes: cache.memory_bytes,
-                disk_bytes: cache.disk_bytes,
+                memory_bytes: file.cache.memory_bytes,
+                disk_bytes: file.cache.disk_bytes,
                 ttl: Ttl {
-                    results: Duration::from_secs(cache.ttl_s),
-                    embeddings: Duration::from_secs(cache.embedding_ttl_s),
-                    models: rules::ttl(&cache.ttl)?,
+                    results: Duration::from_secs(file.cache.ttl_s),
+                    embeddings: Duration::from_secs(file.cache.embedding_ttl_s),
+                    models: rules::ttl(&file.cache.ttl)?,
                 },
                 folder: data.join("results"),
             },
@@ -328,6 +296,50 @@ impl NodeConfig {
             telemetry: file.telemetry,
         })
     }
+}
+
+/// Refuses a number that no node could keep to.
+fn bounds_kept(file: &NodeFile) -> Result<(), ConfigError> {
+    let NodeFile {
+        cache,
+        batch,
+        engine,
+        stop,
+        ..
+    } = file;
+    within("cache.ttl-s", cache.ttl_s, 1, 604_800)?;
+    within("cache.embedding-ttl-s", cache.embedding_ttl_s, 1, 604_800)?;
+    within("batch.queue-rows-max", batch.queue_rows_max, 1, 1_000_000)?;
+    within(
+        "batch.queue-bytes-max",
+        batch.queue_bytes_max,
+        INFER_BODY_BYTES_MAX,
+        usize::MAX,
+    )?;
+    if let Some(bytes) = file.models.memory_bytes {
+        within("models.memory-bytes", bytes, 1 << 20, u64::MAX)?;
+    }
+    within("batch.linger-ms", batch.linger_ms, 0, 50)?;
+    within("engine.threads", engine.threads, 0, 256)?;
+    within("stop.notice-ms", stop.notice_ms, 0, 60_000)?;
+    within("stop.grace-s", stop.grace_s, 1, 600)
+}
+
+/// Where clients come in, with every path seen from the file at `path`.
+fn doors(ingress: &IngressFile, path: &Path) -> Result<IngressConfig, ConfigError> {
+    let plain = ingress.plain.as_ref().map(|text| match text.strip_prefix("unix:") {
+        Some(socket) => format!("unix:{}", relative_to(path, Path::new(socket)).display()),
+        None => text.clone(),
+    });
+    let plain_key = ingress.plain_key.as_ref().map(|file| key_in(&relative_to(path, file)));
+    Ok(IngressConfig {
+        listen: ingress.listen,
+        certificate: relative_to(path, &ingress.certificate),
+        key: relative_to(path, &ingress.key),
+        http3: ingress.http3.unwrap_or(true),
+        plain,
+        plain_key: plain_key.transpose()?,
+    })
 }
 
 /// The hash of the API key in the file at `path`.

@@ -257,76 +257,87 @@ impl Metrics {
             hooks: Counts::of(&hooks, HookEnd::ALL, |end| HookEnded { end }),
             cache_purges: Counter::default(),
         };
-        let m = metrics.clone();
         registry.register("edge_requests", "Inference requests by how they ended", requests);
         registry.register("edge_answers", "Answers by where they came from", cache);
-        registry.register(
-            "edge_queue_requests",
-            "Requests that wait for an engine thread",
-            m.queued,
-        );
-        registry.register(
-            "edge_request_seconds",
-            "Time of answered requests from their head to the written answer",
-            m.total,
-        );
         registry.register(
             "edge_stage_seconds",
             "Time of answered requests by stage, of the stages that they passed",
             stages,
         );
+        registry.register("edge_jobs", "Jobs by where they stand", jobs);
+        registry.register("edge_webhooks", "Sendings of webhooks by how they ended", hooks);
+        metrics.clone().show_work(registry);
+        metrics.clone().show_kept(registry);
+        metrics
+    }
+    /// Shows what the queue and the engine do.
+    fn show_work(self, registry: &mut runtime::metrics::Metrics) {
+        registry.register(
+            "edge_queue_requests",
+            "Requests that wait for an engine thread",
+            self.queued,
+        );
+        registry.register(
+            "edge_request_seconds",
+            "Time of answered requests from their head to the written answer",
+            self.total,
+        );
         registry.register(
             "edge_engine_busy_seconds",
             "Time that engine threads ran models, all threads together",
-            m.engine_busy,
+            self.engine_busy,
         );
         registry.register(
             "edge_queue_lost",
             "Requests that left the queue without a run: too late, or nobody waited",
-            m.queue_lost,
+            self.queue_lost,
         );
-        registry.register("edge_exec_seconds", "Time of one run of a model", m.exec);
-        registry.register("edge_batch_rows", "Rows of one run of a model", m.batch_rows);
+        registry.register("edge_exec_seconds", "Time of one run of a model", self.exec);
+        registry.register("edge_batch_rows", "Rows of one run of a model", self.batch_rows);
         registry.register(
             "edge_batch_retries",
             "Runs that were repeated request by request",
-            m.batch_retries,
+            self.batch_retries,
         );
+    }
+    /// Shows what lies in memory and on disk.
+    fn show_kept(self, registry: &mut runtime::metrics::Metrics) {
         registry.register(
             "edge_cache_memory_bytes",
             "Results kept in memory",
-            m.cache_memory_bytes,
+            self.cache_memory_bytes,
         );
-        registry.register("edge_cache_disk_bytes", "Results kept on disk", m.cache_disk_bytes);
+        registry.register("edge_cache_disk_bytes", "Results kept on disk", self.cache_disk_bytes);
         registry.register(
             "edge_cache_dropped",
             "Results not written to disk: the writer was behind",
-            m.cache_dropped,
+            self.cache_dropped,
         );
-        registry.register("edge_models_in_memory", "Models that lie in memory", m.models_in_memory);
+        registry.register(
+            "edge_models_in_memory",
+            "Models that lie in memory",
+            self.models_in_memory,
+        );
         registry.register(
             "edge_models_memory_bytes",
             "Bytes of the files of models that lie in memory",
-            m.models_memory_bytes,
+            self.models_memory_bytes,
         );
         registry.register(
             "edge_model_loads",
             "Models loaded since somebody asked for them",
-            m.model_loads,
+            self.model_loads,
         );
         registry.register(
             "edge_model_unloads",
             "Models that left memory for others",
-            m.model_unloads,
+            self.model_unloads,
         );
-        registry.register("edge_jobs", "Jobs by where they stand", jobs);
-        registry.register("edge_webhooks", "Sendings of webhooks by how they ended", hooks);
         registry.register(
             "edge_cache_purges",
             "Times that results were forgotten for good because somebody asked",
-            m.cache_purges,
+            self.cache_purges,
         );
-        metrics
     }
     /// Counts a request's end.
     pub fn ended(&self, outcome: Outcome) {
