@@ -384,9 +384,11 @@ mod tests {
             [
                 "edge_requests counter",
                 "edge_answers counter",
+                "edge_stage_seconds histogram",
+                "edge_jobs gauge",
+                "edge_webhooks counter",
                 "edge_queue_requests gauge",
                 "edge_request_seconds histogram",
-                "edge_stage_seconds histogram",
                 "edge_engine_busy_seconds counter",
                 "edge_queue_lost counter",
                 "edge_exec_seconds histogram",
@@ -399,8 +401,6 @@ mod tests {
                 "edge_models_memory_bytes gauge",
                 "edge_model_loads counter",
                 "edge_model_unloads counter",
-                "edge_jobs gauge",
-                "edge_webhooks counter",
                 "edge_cache_purges counter",
             ]
         );

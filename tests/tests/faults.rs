@@ -207,6 +207,47 @@ async fn a_node_that_is_told_to_go_answers_all_that_it_accepted(stage: &mut Stag
     stage.served(node).await
 }
 
+/// Asks `node` as any client would; gives what it says of its cache.
+async fn kept(stage: &Stage, node: &str) -> Result<String> {
+    let body = Bytes::from(stage.golden[0].request_json());
+    let request = http::Request::post(format!("/v2/models/{MODEL}/infer")).header("meridian-subject", "p-7f3a");
+    let answer = stage.world.at_node(node, "world")?.send(request, body).await?;
+    ensure!(answer.status == StatusCode::OK, "{node}: {}", answer.status);
+    Ok(answer.header("cache-status").to_owned())
+}
+
+async fn what_is_purged_is_gone_on_every_node_and_a_node_that_is_down_is_named(stage: &mut Stage) -> Result<()> {
+    let (up, down) = ("eu-fra/n1", "eu-dub/n1");
+    let person = ["--json", "cache", "purge", "--tenant", "world", "--subject", "p-7f3a"];
+    for node in [up, down] {
+        kept(stage, node).await?;
+        let again = kept(stage, node).await?;
+        ensure!(again.contains("hit"), "{node}: {again}");
+    }
+    let report: serde_json::Value = serde_json::from_str(&command(&stage.world, &person).await?)?;
+    ensure!(
+        report["purged"].as_array().map(Vec::len) == Some(NODES.len()),
+        "{report}"
+    );
+    for node in [up, down] {
+        let again = kept(stage, node).await?;
+        ensure!(again.contains("miss"), "{node} still has it: {again}");
+    }
+    stage.world.stop_node(down).await?;
+    let output = try_command(&stage.world, &stage.world.folders.home(), &person).await?;
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let missing = report["missing"].as_array().context("who is missing")?;
+    ensure!(
+        !output.status.success() && missing.len() == 1 && missing[0]["node"] == down,
+        "{} {report}",
+        output.status
+    );
+    let again = kept(stage, up).await?;
+    ensure!(again.contains("miss"), "{up} waited for {down}: {again}");
+    stage.world.start_node_named(down).await?;
+    stage.served(down).await
+}
+
 /// A client with a key; no two of its requests are the same.
 fn caller(world: &World, node: &str) -> Result<Caller> {
     let home = Home::open(&world.folders.home())?;
@@ -259,6 +300,7 @@ fn flipped_bytes_are_never_served_and_a_node_that_goes_loses_no_request() {
             without_a_control_plane_a_damaged_model_is_not_served_until_it_can_be_fetched,
             a_damaged_artifact_store_hands_out_nothing_wrong_and_says_why,
             over_a_wire_that_flips_bits_a_node_gets_the_right_bytes,
+            what_is_purged_is_gone_on_every_node_and_a_node_that_is_down_is_named,
             a_node_that_is_told_to_go_answers_all_that_it_accepted,
         );
         stage.world.down().await.expect("all parts stop");

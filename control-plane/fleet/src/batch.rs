@@ -17,12 +17,14 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use proto::ids::{ModelName, ModelVersion};
+use proto::limits::BATCH_CONCURRENCY_MAX;
 use serde::Serialize;
 
-use crate::cli::BatchRun;
 use crate::output::{self, GOOD, paint, say};
 use journal::Journal;
 use line::{Asked, Ended};
@@ -30,6 +32,46 @@ use send::{Ask, Client};
 
 /// Failures that the summary shows.
 const FAILURES_SHOWN: usize = 5;
+
+/// `fleet batch run ..`
+#[derive(Debug, Args)]
+pub struct BatchRun {
+    /// One inference request a line: {"id": .., "inputs": [..]}
+    #[arg(value_name = "INPUT.jsonl")]
+    pub input: PathBuf,
+    /// Which model
+    #[arg(long)]
+    pub model: ModelName,
+    /// Which version of it; whichever is served otherwise
+    #[arg(long)]
+    pub version: Option<ModelVersion>,
+    /// Where to write the answers, in the order of the input; INPUT.out.jsonl otherwise
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The router or node to ask
+    #[arg(long, env = "MERIDIAN_ENDPOINT", value_name = "https://HOST:PORT")]
+    pub endpoint: String,
+    /// Authorities that its certificate may come from, PEM
+    #[arg(
+        long,
+        env = "MERIDIAN_CA",
+        default_value = "/etc/ssl/certs/ca-certificates.crt",
+        value_name = "FILE"
+    )]
+    pub ca: PathBuf,
+    /// API key; by the environment, where no list of processes shows it
+    #[arg(long, env = "MERIDIAN_KEY", hide_env_values = true, value_name = "mk_..")]
+    pub key: String,
+    /// Requests that wait for their answers at the same time
+    #[arg(long, default_value_t = 4, value_parser = concurrency, value_name = "N")]
+    pub concurrency: usize,
+}
+
+fn concurrency(text: &str) -> Result<usize, String> {
+    let wrong = || format!("write a whole number from 1 to {BATCH_CONCURRENCY_MAX}");
+    let number = text.parse().ok().filter(|n| (1..=BATCH_CONCURRENCY_MAX).contains(n));
+    number.ok_or_else(wrong)
+}
 
 /// What a run did.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use proto::ids::{BoundaryId, ModelName, ModelVersion, NodeClass, NodeId, PrincipalName, RegionId, Release, TenantId};
-use proto::limits::BATCH_CONCURRENCY_MAX;
 
 /// Publish models, roll them out region by region, and prove afterwards what answered where.
 #[derive(Debug, Parser)]
@@ -83,6 +82,9 @@ pub enum Command {
     /// Many requests at leisure, behind everybody else's
     #[command(subcommand)]
     Batch(Batch),
+    /// Answers that nodes keep
+    #[command(subcommand)]
+    Cache(Cache),
     /// Completions for a shell, to standard output
     Completions {
         /// Which shell
@@ -429,51 +431,18 @@ pub enum Audit {
     },
 }
 
+/// `fleet cache ..`
+#[derive(Debug, Subcommand)]
+pub enum Cache {
+    /// Have kept answers forgotten for good, on every node: of all who are named together
+    Purge(crate::purge::PurgeArgs),
+}
+
 /// `fleet batch ..`
 #[derive(Debug, Subcommand)]
 pub enum Batch {
     /// Ask a model each line of a file; run it again to go on where it was stopped
-    Run(BatchRun),
-}
-
-/// `fleet batch run ..`
-#[derive(Debug, Args)]
-pub struct BatchRun {
-    /// One inference request a line: {"id": .., "inputs": [..]}
-    #[arg(value_name = "INPUT.jsonl")]
-    pub input: PathBuf,
-    /// Which model
-    #[arg(long)]
-    pub model: ModelName,
-    /// Which version of it; whichever is served otherwise
-    #[arg(long)]
-    pub version: Option<ModelVersion>,
-    /// Where to write the answers, in the order of the input; INPUT.out.jsonl otherwise
-    #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// The router or node to ask
-    #[arg(long, env = "MERIDIAN_ENDPOINT", value_name = "https://HOST:PORT")]
-    pub endpoint: String,
-    /// Authorities that its certificate may come from, PEM
-    #[arg(
-        long,
-        env = "MERIDIAN_CA",
-        default_value = "/etc/ssl/certs/ca-certificates.crt",
-        value_name = "FILE"
-    )]
-    pub ca: PathBuf,
-    /// API key; by the environment, where no list of processes shows it
-    #[arg(long, env = "MERIDIAN_KEY", hide_env_values = true, value_name = "mk_..")]
-    pub key: String,
-    /// Requests that wait for their answers at the same time
-    #[arg(long, default_value_t = 4, value_parser = concurrency, value_name = "N")]
-    pub concurrency: usize,
-}
-
-fn concurrency(text: &str) -> Result<usize, String> {
-    let wrong = || format!("write a whole number from 1 to {BATCH_CONCURRENCY_MAX}");
-    let number = text.parse().ok().filter(|n| (1..=BATCH_CONCURRENCY_MAX).contains(n));
-    number.ok_or_else(wrong)
+    Run(crate::batch::BatchRun),
 }
 
 /// Reads `250ms`, `90s`, `10m`, `24h` as milliseconds.

@@ -9,7 +9,9 @@ use proto::entry::{Body, PlanStatus};
 use proto::ids::{ContentHash, hex};
 use serde_json::json;
 
-use crate::cli::{Audit, Auditor, Batch, Ca, CaInit, Cli, Command, Dev, Log, Node, Region, Rollout, Router, Tenant};
+use crate::cli::{
+    Audit, Auditor, Batch, Ca, CaInit, Cache, Cli, Command, Dev, Log, Node, Region, Rollout, Router, Tenant,
+};
 use crate::client::Session;
 use crate::home::{self, Home};
 use crate::output::{self, GOOD, paint, say};
@@ -80,6 +82,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Diagnose(args) => crate::observe::run_diagnose(&args, &open()?, cli.json).await,
         Command::Cost(args) => crate::observe::run_cost(&args, &open()?, cli.json).await,
         Command::Batch(Batch::Run(options)) => crate::batch::run(&options, cli.json).await,
+        Command::Cache(Cache::Purge(args)) => crate::purge::run(&args, &open()?, cli.json).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "fleet", &mut std::io::stdout());
             Ok(())

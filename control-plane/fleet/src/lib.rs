@@ -20,6 +20,7 @@ pub mod zoo;
 pub mod export;
 pub mod issue;
 pub mod observe;
+pub mod purge;
 pub mod rollout;
 pub mod show;
 

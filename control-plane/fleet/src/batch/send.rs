@@ -11,7 +11,7 @@ use proto::limits::{BATCH_LINE_BYTES_MAX, DEADLINE_MS_MAX, SETUP_FILE_BYTES_MAX}
 use runtime::https;
 
 use super::line::{Asked, Ended};
-use crate::cli::BatchRun;
+use crate::batch::BatchRun;
 
 /// How often one request is sent.
 const TRIES_MAX: u32 = 10;

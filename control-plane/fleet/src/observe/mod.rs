@@ -86,7 +86,8 @@ async fn sample(pages: &Pages<'_>, node: &NodeStatus) -> Result<Sample> {
     })
 }
 
-async fn enrolled(home: &Home) -> Result<Vec<NodeStatus>> {
+/// The nodes that are to be asked, by what the control plane knows.
+pub(crate) async fn enrolled(home: &Home) -> Result<Vec<NodeStatus>> {
     let status = state::status(home).await?;
     let nodes = status.regions.into_iter().flat_map(|region| region.nodes);
     Ok(nodes.filter(|node| node.enrolled).collect())

@@ -1,10 +1,11 @@
-//! Asking nodes for the pages that are the fleet's own, as this operator.
+//! Asking nodes what the fleet's own people may ask, as this operator.
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use proto::status::NodeStatus;
 use runtime::https;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::home::Home;
@@ -35,7 +36,7 @@ impl<'h> Pages<'h> {
     /// # Errors
     /// No answer, a refusal, or not text.
     pub async fn text(&self, node: &NodeStatus, path: &str) -> Result<String> {
-        let bytes = self.get(node, path).await?;
+        let bytes = self.ask(node, path, None).await?;
         String::from_utf8(bytes.to_vec()).with_context(|| format!("{}{path} is not text", node.node))
     }
 
@@ -44,22 +45,47 @@ impl<'h> Pages<'h> {
     /// # Errors
     /// No answer, a refusal, or another document.
     pub async fn json<T: DeserializeOwned>(&self, node: &NodeStatus, path: &str) -> Result<T> {
-        let bytes = self.get(node, path).await?;
-        let other = || format!("{}{path} is of another version: update the older side", node.node);
-        serde_json::from_slice(&bytes).with_context(other)
+        document(node, path, &self.ask(node, path, None).await?)
     }
 
-    async fn get(&self, node: &NodeStatus, path: &str) -> Result<Bytes> {
+    /// What a node answers to `document`.
+    ///
+    /// # Errors
+    /// No answer, a refusal, or another document.
+    pub async fn post<T: DeserializeOwned>(&self, node: &NodeStatus, path: &str, asked: &impl Serialize) -> Result<T> {
+        let asked = serde_json::to_vec(asked).context("write what is asked as JSON")?;
+        document(node, path, &self.ask(node, path, Some(asked)).await?)
+    }
+
+    async fn ask(&self, node: &NodeStatus, path: &str, body: Option<Vec<u8>>) -> Result<Bytes> {
         let (name, address) = (node_tls_name(&node.node, &self.home.trust.fleet), node.ingress);
-        let request = http::Request::get(path).body(https::empty())?;
+        let request = match body {
+            None => http::Request::get(path).body(https::empty())?,
+            Some(body) => http::Request::post(path)
+                .header("content-type", "application/json")
+                .body(https::full(body))?,
+        };
         let answer = self.client.request(address, &name, request).await;
         let answer = answer.with_context(|| format!("{} does not answer at {address}", node.node))?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), PAGE_BYTES_MAX).collect().await;
         let body = body.map_err(|e| anyhow::anyhow!("read {path} of {}: {e}", node.node))?;
         if !status.is_success() {
-            bail!("{} answered {status} for {path}: is it of the same version?", node.node);
+            let said: Option<Refusal> = serde_json::from_slice(&body.to_bytes()).ok();
+            let said = said.map_or_else(|| "is it of the same version?".to_owned(), |refusal| refusal.error);
+            bail!("{} answered {status} for {path}: {said}", node.node);
         }
         Ok(body.to_bytes())
     }
+}
+
+/// What a node says when it does not do what was asked.
+#[derive(serde::Deserialize)]
+struct Refusal {
+    error: String,
+}
+
+fn document<T: DeserializeOwned>(node: &NodeStatus, path: &str, bytes: &[u8]) -> Result<T> {
+    let other = || format!("{}{path} is of another version: update the older side", node.node);
+    serde_json::from_slice(bytes).with_context(other)
 }
