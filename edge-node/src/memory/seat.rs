@@ -159,20 +159,30 @@ impl Place {
             return Ok(model);
         }
         let mut step = self.step.subscribe();
-        self.begin();
-        let wait = Duration::from_micros(self.expected_us.load(Ordering::Relaxed));
-        if clock::instant() + wait > deadline {
-            return Err(Refusal::Unmeetable { wait });
-        }
-        let done = step.wait_for(|step| *step != Step::Loading);
-        match tokio::time::timeout_at(deadline.into(), done).await {
-            Ok(_) => self.now().ok_or(Refusal::Failed),
-            Err(_) => Err(Refusal::Unmeetable { wait }),
+        loop {
+            let wait = Duration::from_micros(self.expected_us.load(Ordering::Relaxed));
+            if !self.begin() {
+                return Err(Refusal::Failed);
+            }
+            if clock::instant() + wait > deadline {
+                return Err(Refusal::Unmeetable { wait });
+            }
+            let done = step.wait_for(|step| *step != Step::Loading);
+            match tokio::time::timeout_at(deadline.into(), done).await {
+                Ok(Ok(step)) if *step == Step::Failed => return Err(Refusal::Failed),
+                Ok(Err(_)) => return Err(Refusal::Failed),
+                Ok(Ok(_)) => {}
+                Err(_) => return Err(Refusal::Unmeetable { wait }),
+            }
+            // Another model may have pushed it out before we looked: it is asked for again.
+            if let Some(model) = self.now() {
+                return Ok(model);
+            }
         }
     }
 
-    /// Asks for it once, however many wait.
-    fn begin(self: &Arc<Self>) {
+    /// Asks for it once, however many wait; false where nobody takes the wish.
+    fn begin(self: &Arc<Self>) -> bool {
         let begun = self.step.send_if_modified(|step| {
             let begins = *step != Step::Loading && !self.is_here();
             if begins {
@@ -180,9 +190,11 @@ impl Place {
             }
             begins
         });
-        if begun && !self.memory.ask(self) {
+        let taken = !begun || self.memory.ask(self);
+        if !taken {
             self.step.send_replace(Step::Rests);
         }
+        taken
     }
 
     /// Makes room and loads. On the loading thread.
