@@ -60,7 +60,7 @@ impl Ports {
 /// As [`serve`](super::serve) with TLS, over QUIC too where `ports` has it: then answers over TCP say so (`Alt-Svc`).
 ///
 /// # Errors
-/// As [`serve_http3`].
+/// [`HttpsError::Bind`] when the socket of UDP cannot be used, [`HttpsError::Certificate`] when QUIC cannot use the certificate.
 pub fn serve_ports<S, B>(ports: Ports, tls: ServerTls, lifecycle: &Lifecycle, service: S) -> Result<(), HttpsError>
 where
     S: HttpService<B>,

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Subscriber;
-use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 pub use context::{extract_parent, inject_current};
@@ -114,35 +115,45 @@ fn build(
     file: &TelemetryFile,
     service: &'static str,
     instance: &str,
-) -> Result<(impl Subscriber + Send + Sync, Telemetry), TelemetryError> {
+) -> Result<(Box<dyn Subscriber + Send + Sync>, Telemetry), TelemetryError> {
     let bad_log = |e: tracing_subscriber::filter::ParseError| TelemetryError::Log {
         text: file.log.clone(),
         reason: e.to_string(),
     };
     let filter = EnvFilter::builder().parse(&file.log).map_err(bad_log)?;
-    let requests_told = file.otlp.is_some() || filter.max_level_hint().is_none_or(|level| level > LevelFilter::INFO);
-    let filter = filter.and(filter_fn(move |of| requests_told || of.target() != PER_REQUEST));
-    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let logs = match file.format {
-        Format::Text => logs
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .boxed(),
-        Format::Json => logs.json().flatten_event(true).boxed(),
-    };
     if !(0.0..=1.0).contains(&file.sample_ratio) {
         return Err(TelemetryError::SampleRatio {
             found: file.sample_ratio,
         });
     }
-    let traces = match &file.otlp {
-        Some(endpoint) => Some(otlp::provider(endpoint, file.sample_ratio, service, instance)?),
-        None => None,
+    let Some(endpoint) = &file.otlp else {
+        // Not a filter of the logs alone: beside one of those the registry keeps each span that it refuses.
+        let told = filter.max_level_hint().is_none_or(|level| level > LevelFilter::INFO);
+        let requests = filter_fn(move |of| told || of.target() != PER_REQUEST);
+        let all = Registry::default().with(filter).with(requests).with(lines(file.format));
+        return Ok((Box::new(all), Telemetry { traces: None }));
     };
-    let spans = traces.as_ref().map(|provider| otlp::layer(provider, service));
-    Ok((
-        Registry::default().with(logs.with_filter(filter)).with(spans),
-        Telemetry { traces },
-    ))
+    let provider = otlp::provider(endpoint, file.sample_ratio, service, instance)?;
+    let spans = otlp::layer(&provider, service);
+    let all = Registry::default()
+        .with(lines(file.format).with_filter(filter))
+        .with(spans);
+    Ok((Box::new(all), Telemetry { traces: Some(provider) }))
+}
+
+/// Writes logs to standard error.
+fn lines<S>(format: Format) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    match format {
+        Format::Text => {
+            let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            logs.with_ansi(colours).boxed()
+        }
+        Format::Json => logs.json().flatten_event(true).boxed(),
+    }
 }
 
 impl Telemetry {

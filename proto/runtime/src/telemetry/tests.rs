@@ -101,6 +101,27 @@ async fn a_collector_that_never_answers_holds_up_shutdown_for_two_seconds_at_mos
     );
 }
 
+#[test]
+fn where_nobody_exports_a_requests_spans_they_are_not_made_before_debug() {
+    for (log, made) in [
+        ("info", false),
+        ("info,other=warn", false),
+        ("debug", true),
+        ("trace", true),
+    ] {
+        let file = TelemetryFile {
+            log: log.to_owned(),
+            ..TelemetryFile::default()
+        };
+        let (subscriber, _telemetry) = build(&file, "x", "y").unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            let span = tracing::info_span!(target: PER_REQUEST, "infer");
+            assert_eq!(span.is_disabled(), !made, "{log}");
+            assert!(!tracing::info_span!("of the fleet").is_disabled(), "{log}");
+        });
+    }
+}
+
 #[tokio::test]
 async fn without_traces_a_callers_context_is_left_as_it_is() {
     let mut headers = HeaderMap::new();

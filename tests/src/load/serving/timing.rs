@@ -28,7 +28,7 @@ impl Timing {
             Duration::try_from_secs_f64(ms / 1e3).ok()
         };
         Some(Self {
-            waited: part("queue")? + part("batch")?,
+            waited: part("queue").unwrap_or_default() + part("batch").unwrap_or_default(), // left out where nothing waited
             exec: part("exec")?,
             total: part("total")?,
         })
@@ -44,6 +44,8 @@ mod tests {
         let timing = Timing::read("queue;dur=0.010, batch;dur=0.002, exec;dur=1.250, total;dur=2").unwrap();
         assert_eq!(timing.exec, Duration::from_micros(1_250));
         assert_eq!(timing.waited, Duration::from_micros(12));
+        let at_once = Timing::read("route;dur=0.031, exec;dur=0.020, total;dur=0.051").unwrap();
+        assert_eq!(at_once.waited, Duration::ZERO);
         for exec in ["", "exec;dur=x, ", "exec;dur=-1, "] {
             let not_run = format!("queue;dur=0.010, batch;dur=0.002, {exec}total;dur=2");
             assert_eq!(Timing::read(&not_run), None);
