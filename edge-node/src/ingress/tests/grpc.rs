@@ -543,3 +543,20 @@ async fn a_client_that_leaves_its_stream_takes_its_requests_with_it() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(node.model.count(), 1, "the second was never run");
 }
+
+#[tokio::test]
+async fn a_call_that_cannot_be_answered_in_time_is_told_where_else_to_go() {
+    let node = Node::start().await;
+    super::elsewhere::told(&node);
+    (0..64).for_each(|_| node.slot.pace.learn(1, 3_000_000));
+    let short = call("ModelInfer", KEY).header("grpc-timeout", "500m");
+    let ended = send(&node, short, framed(&doubles("", &[2.0, 2.0]))).await;
+    assert_eq!(
+        (ended.of("grpc-status"), ended.of("meridian-code")),
+        ("4", "deadline_unmeetable")
+    );
+    assert_eq!(
+        ended.of("meridian-elsewhere"),
+        "https://192.0.2.2:443, https://192.0.2.4:443"
+    );
+}
