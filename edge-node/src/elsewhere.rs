@@ -87,7 +87,11 @@ mod tests {
         assert_eq!(of(all(), "eu", Duration::ZERO), named);
         assert_eq!(of(all(), "uk", Duration::ZERO), None);
         assert_eq!(of(all(), "eu", FRESH), named);
-        assert_eq!(of(all(), "eu", FRESH + Duration::from_millis(1)), None, "they may be gone");
+        assert_eq!(
+            of(all(), "eu", FRESH + Duration::from_millis(1)),
+            None,
+            "they may be gone"
+        );
     }
 
     #[test]

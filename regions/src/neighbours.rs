@@ -106,7 +106,11 @@ mod tests {
         let all = named("fra/n1", "eea", |_| 0);
         let (near, far) = all.split_at(2);
         assert!(near.contains(&"fra/n2") && near.contains(&"fra/n3"), "{all:?}");
-        assert_eq!(far, ["osl/n1", "ams/n1", "mad/n1"], "Madrid is there for tenants of the eu");
+        assert_eq!(
+            far,
+            ["osl/n1", "ams/n1", "mad/n1"],
+            "Madrid is there for tenants of the eu"
+        );
         assert!(named("fra/n1", "global", |_| 0).contains(&"zrh/n1"));
     }
 

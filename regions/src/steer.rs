@@ -183,7 +183,9 @@ pub fn pick(ask: &Ask<'_>, boundaries: &Boundaries, fleet: &Topology, health: &H
         None => Err(Refusal::NoneHealthy),
     };
     let best = accepted.first().map(|(_, rank)| *rank);
-    let equal = accepted.iter().take_while(|(_, rank)| best.is_some_and(|best| best.is_as_good_as(rank)));
+    let equal = accepted
+        .iter()
+        .take_while(|(_, rank)| best.is_some_and(|best| best.is_as_good_as(rank)));
     let equal = equal.count();
     let ranked = accepted.iter().enumerate();
     let mut candidates: Vec<Candidate> = ranked

@@ -124,8 +124,11 @@ mod tests {
 
     fn fleet(nodes: &[&str]) -> Fleet {
         let mut fleet = Fleet::default();
-        for (region, country, lon_e6) in [("fra", "DE", 9_000_000), ("ams", "NL", 5_000_000), ("zrh", "CH", 9_000_000)]
-        {
+        for (region, country, lon_e6) in [
+            ("fra", "DE", 9_000_000),
+            ("ams", "NL", 5_000_000),
+            ("zrh", "CH", 9_000_000),
+        ] {
             let id: proto::ids::RegionId = region.parse().unwrap();
             let info = RegionInfo {
                 id: id.clone(),
@@ -165,7 +168,9 @@ mod tests {
             ("zrh/n1", Stage::Serving, NOW),
         ];
         let fleet = fleet(&lines.each_ref().map(|line| line.0));
-        let seen = lines.map(|(name, stage, at)| (name.parse().unwrap(), seen(stage, at))).into();
+        let seen = lines
+            .map(|(name, stage, at)| (name.parse().unwrap(), seen(stage, at)))
+            .into();
         let told = neighbours_of(&"fra/n1".parse().unwrap(), &fleet, &seen, NOW);
         let lines: Vec<_> = told.iter().map(|n| (n.node.to_string(), n.country.as_str())).collect();
         let want = [("fra/n2", "DE"), ("zrh/n1", "CH"), ("ams/n1", "NL")];

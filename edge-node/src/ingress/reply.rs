@@ -73,7 +73,9 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, Outcome::TooLarge)
     }
     pub(super) fn full(message: &str, wait: std::time::Duration) -> Self {
-        let message = format!("{message}: try again after the time in Retry-After, or ask a node of Meridian-Elsewhere or the router");
+        let message = format!(
+            "{message}: try again after the time in Retry-After, or ask a node of Meridian-Elsewhere or the router"
+        );
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "queue_full",

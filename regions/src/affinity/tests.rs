@@ -55,7 +55,10 @@ fn a_node_that_falls_takes_only_its_own_inputs_along() {
     }
     let (mut moved, none) = (0, InFlight::default());
     for content in (0..6_000).map(mix) {
-        let (before, after) = (chosen(&fleet, &well, content, &none), chosen(&fleet, &hurt, content, &none));
+        let (before, after) = (
+            chosen(&fleet, &well, content, &none),
+            chosen(&fleet, &hurt, content, &none),
+        );
         assert_ne!(after, 2);
         moved += usize::from(before != after);
         assert!(before == 2 || before == after, "an input of another node stays there");
@@ -127,7 +130,10 @@ fn repeated_inputs_over_many_nodes_are_found_about_as_often_as_on_one() {
         println!("{nodes} nodes, {window} in flight: by content {content}, by client {client}, of 1,000");
         assert_eq!(over, 0, "no node is ever above its bound");
         assert!(content + lost_max >= one, "{content} of {one}");
-        assert!(client + lost_max < content, "{client} by client is no worse than {content}");
+        assert!(
+            client + lost_max < content,
+            "{client} by client is no worse than {content}"
+        );
     }
 }
 

@@ -19,7 +19,9 @@ pub(super) fn told(node: &Node) {
         models: vec![model.parse().unwrap(), "coming".parse().unwrap()],
     };
     let all = [("US", "m"), ("DE", "m"), ("DE", "other"), ("NL", "m")];
-    let all = (1..).zip(all).map(|(last, (country, model))| neighbour(last, country, model));
+    let all = (1..)
+        .zip(all)
+        .map(|(last, (country, model))| neighbour(last, country, model));
     let now = runtime::clock::instant();
     node.serving.point_to(Elsewhere::told(all.collect(), now));
 }
@@ -54,7 +56,11 @@ async fn a_tenant_who_may_be_anywhere_is_told_of_nodes_anywhere() {
     world.tenants.insert(key_hash, Tenant { id, boundary, key_hash });
     node.serving.publish(world);
     let named = refused_late(&node, WORLD).await;
-    assert!(named.header("meridian-elsewhere").starts_with("https://192.0.2.1:443, "));
+    assert!(
+        named
+            .header("meridian-elsewhere")
+            .starts_with("https://192.0.2.1:443, ")
+    );
 }
 
 #[tokio::test]
@@ -74,6 +80,10 @@ async fn a_model_on_its_way_is_named_elsewhere_and_what_is_the_clients_own_fault
     ] {
         let got = node.send(post(key), path, "{}").await;
         let named = got.headers.get("meridian-elsewhere");
-        assert!((400..405).contains(&got.status) && named.is_none(), "{path} {}", got.status);
+        assert!(
+            (400..405).contains(&got.status) && named.is_none(),
+            "{path} {}",
+            got.status
+        );
     }
 }

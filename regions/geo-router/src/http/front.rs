@@ -24,7 +24,7 @@ use super::door::{self, Route, Wish};
 use super::proxy::{Failed, Job, Proxy};
 use super::replay::Recording;
 use super::reply::{self, Reply};
-use super::{client_address, grpc, headers, status};
+use super::{client_address, content, grpc, headers, status};
 use crate::config::Mode;
 use crate::gossip::Gossip;
 use crate::metrics::{Instruments, Outcome};
@@ -140,7 +140,7 @@ impl Front {
         let path = door::path_for_node(&head);
         let idempotent = door::is_idempotent(&head.method, head.uri.path());
         prepare(&mut head, id);
-        let job = Job {
+        let mut job = Job {
             path,
             body: Recording::new(body.take(), self.proxy.budget.clone()),
             fleet,
@@ -152,7 +152,11 @@ impl Front {
             span: span.clone(),
             head,
         };
-        match self.proxy.send(&job).await {
+        let answered = match content::choose(&self.steering, &mut job, &customer.id).await {
+            Ok(()) => self.proxy.send(&job).await,
+            Err(failed) => Err(failed),
+        };
+        match answered {
             Ok(response) => (response, Outcome::Proxied),
             Err(failed) => failure(failed, &customer, model),
         }
