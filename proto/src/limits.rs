@@ -142,6 +142,8 @@ pub const INFER_BODY_MS_MAX: u64 = 30_000;
 pub const INFER_BODIES_BYTES_MAX: usize = 512 << 20;
 /// Requests of one gRPC stream that are answered at the same time; the next one is read when one of them is done.
 pub const GRPC_STREAM_REQUESTS_MAX: usize = 32;
+/// Calls that watch a node's health; more are refused.
+pub const HEALTH_WATCHES_MAX: usize = 256;
 /// A gRPC message that asks about servers and models, bytes.
 pub const GRPC_PAGE_BYTES_MAX: usize = 64 << 10;
 /// A REST body that asks about, or would change, repository and settings, bytes, packed and unpacked.
