@@ -140,7 +140,7 @@ impl Front {
         let path = door::path_for_node(&head);
         let idempotent = door::is_idempotent(&head.method, head.uri.path());
         prepare(&mut head, id);
-        let mut job = Job {
+        let job = Job {
             path,
             body: Recording::new(body.take(), self.proxy.budget.clone()),
             fleet,
@@ -152,14 +152,15 @@ impl Front {
             span: span.clone(),
             head,
         };
-        let answered = match content::choose(&self.steering, &mut job, &customer.id).await {
-            Ok(()) => self.proxy.send(&job).await,
-            Err(failed) => Err(failed),
-        };
-        match answered {
+        match self.carry(job, &customer).await {
             Ok(response) => (response, Outcome::Proxied),
             Err(failed) => failure(failed, &customer, model),
         }
+    }
+    /// Sends `job` to the node that its content chooses, or to the next one.
+    async fn carry(&self, mut job: Job, customer: &Customer) -> Result<Response<Body>, Failed> {
+        content::choose(&self.steering, &mut job, &customer.id).await?;
+        self.proxy.send(&job).await
     }
     /// Answers what is the router's own, and what is nobody's.
     fn local(&self, route: &Route, request: &Request<()>) -> Option<Reply> {
