@@ -110,7 +110,10 @@ fn hits(nodes: usize, window: usize, requests: u64, by_content: bool) -> (u64, u
         flying.push_back(node);
         let total = u64::try_from(flying.len()).unwrap();
         let load = u64::from(in_flight.of(&fleet.nodes[node]));
-        over = over.max(load.saturating_sub(bound(total, u64::try_from(nodes).unwrap())));
+        // 1.25 times the mean, and the request that fills it up; or so few that they are no load.
+        let quarters = 4 * u64::try_from(nodes).unwrap();
+        let allowed = (5 * total).div_ceil(quarters).max(8);
+        over = over.max(load.saturating_sub(allowed));
         if flying.len() > window {
             let node = flying.pop_front().unwrap();
             in_flight.ended(&fleet.nodes[node]);
