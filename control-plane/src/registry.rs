@@ -56,6 +56,11 @@ impl Registry {
         self.lock().nodes.clone()
     }
 
+    /// Looks at the last reports without copying them.
+    pub fn look<T>(&self, look: impl FnOnce(&BTreeMap<NodeId, Seen>) -> T) -> T {
+        look(&self.lock().nodes)
+    }
+
     /// Forgets the nodes for which `keep` is false.
     pub fn retain(&self, keep: impl Fn(&NodeId) -> bool) {
         self.lock().nodes.retain(|node, _| keep(node));

@@ -43,7 +43,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::service::Service;
 use proto::ids::{ContentHash, NodeId};
-use proto::limits::{INFER_BODIES_BYTES_MAX, PURGES_WAITING_MAX};
+use proto::limits::{HEALTH_WATCHES_MAX, INFER_BODIES_BYTES_MAX, PURGES_WAITING_MAX};
 use regions::policy::Boundaries;
 use runtime::https::{Body, Inbound, Unread, full};
 use tokio::sync::Semaphore;
@@ -103,6 +103,8 @@ struct Door {
     room: Room,
     /// What requests of this machine without a key are taken to carry.
     plain_key: Option<AssumedKey>,
+    /// Places of those who watch this node's health.
+    watches: Arc<Semaphore>,
     /// Places of purges that are under way or wait.
     purges: Semaphore,
 }
@@ -119,6 +121,7 @@ impl Ingress {
             name,
             room: Room::of(INFER_BODIES_BYTES_MAX),
             plain_key: None,
+            watches: Arc::new(Semaphore::new(HEALTH_WATCHES_MAX)),
             purges: Semaphore::new(PURGES_WAITING_MAX),
         }))
     }

@@ -30,6 +30,8 @@ pub mod serving;
 
 pub mod memory;
 
+pub mod elsewhere;
+
 // River 2, likewise.
 pub mod sync;
 

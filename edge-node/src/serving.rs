@@ -25,6 +25,7 @@ use proto::region_state::{RegionInfo, Tenant};
 use tokio::sync::mpsc;
 
 use crate::batch::gain::Gain;
+use crate::elsewhere::Elsewhere;
 use crate::engine::Model;
 use crate::ingress::statistics::{Runs, Statistics};
 use crate::memory::Seat;
@@ -184,6 +185,7 @@ pub struct Serving {
 #[derive(Debug, Default)]
 struct Shared {
     set: ArcSwap<ServingSet>,
+    elsewhere: ArcSwap<Elsewhere>,
     queued: AtomicU32,
 }
 
@@ -201,6 +203,15 @@ impl Serving {
     /// Makes `set` what the next request sees.
     pub fn publish(&self, set: ServingSet) {
         self.shared.set.store(Arc::new(set));
+    }
+    /// Who else may answer what this node refuses.
+    #[must_use]
+    pub fn elsewhere(&self) -> Arc<Elsewhere> {
+        self.shared.elsewhere.load_full()
+    }
+    /// Makes `elsewhere` what the next refusal names.
+    pub fn point_to(&self, elsewhere: Elsewhere) {
+        self.shared.elsewhere.store(Arc::new(elsewhere));
     }
     /// Requests waiting for an engine thread, for the node's report.
     #[must_use]

@@ -48,6 +48,8 @@ pub const INFER_BODY_BYTES_MAX: usize = 32 << 20;
 pub const INFER_JSON_BYTES_MAX: usize = 16 << 20;
 /// How much of a request body a router keeps so that it can be sent once more to another node.
 pub const REPLAY_BODY_BYTES_MAX: usize = 4 << 20;
+/// The longest request that a router reads whole before it chooses a node by what it says.
+pub const CONTENT_BODY_BYTES_MAX: usize = 1 << 20;
 /// The longest answer that a router reads whole before it passes on its head, so that it can still ask another node.
 pub const ANSWER_HELD_BYTES_MAX: usize = 256 << 10;
 /// What all requests of one router together keep for that.
@@ -140,6 +142,8 @@ pub const INFER_BODY_MS_MAX: u64 = 30_000;
 pub const INFER_BODIES_BYTES_MAX: usize = 512 << 20;
 /// Requests of one gRPC stream that are answered at the same time; the next one is read when one of them is done.
 pub const GRPC_STREAM_REQUESTS_MAX: usize = 32;
+/// Calls that watch a node's health; more are refused.
+pub const HEALTH_WATCHES_MAX: usize = 256;
 /// A gRPC message that asks about servers and models, bytes.
 pub const GRPC_PAGE_BYTES_MAX: usize = 64 << 10;
 /// A REST body that asks about, or would change, repository and settings, bytes, packed and unpacked.
@@ -172,6 +176,10 @@ pub const SUBJECT_BYTES_MAX: usize = 128;
 pub const PURGE_BODY_BYTES_MAX: usize = 4 << 10;
 /// Purges of one node that wait for those before them; more get 503.
 pub const PURGES_WAITING_MAX: usize = 64;
+/// Other nodes that one refusal names.
+pub const ELSEWHERE_MAX: usize = 4;
+/// Other nodes that one node is told of: enough for [`ELSEWHERE_MAX`] of each boundary that its country is in.
+pub const NEIGHBOURS_MAX: usize = 8 * ELSEWHERE_MAX;
 /// Checkpoints in one gossip request.
 pub const GOSSIP_CHECKPOINTS_MAX: usize = 16;
 
@@ -181,5 +189,6 @@ const _: () = assert!(PLAN_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(INFER_JSON_BYTES_MAX <= INFER_BODY_BYTES_MAX);
 const _: () = assert!(REPLAY_BODY_BYTES_MAX <= INFER_BODY_BYTES_MAX);
 const _: () = assert!(REPLAY_BODY_BYTES_MAX <= REPLAY_BYTES_TOTAL_MAX);
+const _: () = assert!(CONTENT_BODY_BYTES_MAX <= REPLAY_BODY_BYTES_MAX);
 const _: () = assert!(INFER_BODY_BYTES_MAX * 4 <= INFER_BODIES_BYTES_MAX);
 const _: () = assert!(DEADLINE_MS_DEFAULT <= DEADLINE_MS_MAX);

@@ -1,16 +1,21 @@
 //! What the parts ask each other over QUIC. One request opens one bidirectional stream; the answer comes back on it.
 //!
 //! ```text
-//!   node      -> control plane   Follow (answers stream on), Report, Manifest, Chunks, Consistency
+//!   node      -> control plane   Follow (answers stream on), Report, Neighbours, Manifest, Chunks, Consistency
 //!   router    -> control plane   FollowView (answers stream on), Consistency
 //!   publisher -> control plane   Missing, PutChunks, Publish, Command
 //! ```
 //! Who may ask what is decided by the role in the caller's certificate. Nothing here is trusted: chunks are checked
 //! against their digest, documents against their signatures.
+//!
+//! Variants are numbered by their order: new ones go to the end, and a part that is answered by an error or by the end of
+//! the stream does without.
+
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ContentHash, ModelName, ModelVersion};
+use crate::ids::{ContentHash, ModelName, ModelVersion, NodeId};
 use crate::signed::Signed;
 
 /// One question.
@@ -74,6 +79,8 @@ pub enum Request {
     },
     /// The newest checkpoint of the log. Answer: [`Response::Checkpoint`].
     Checkpoint,
+    /// Where a node's refusals may point to. Answer: [`Response::Neighbours`].
+    Neighbours,
 }
 
 /// One answer.
@@ -124,6 +131,22 @@ pub enum Response {
         /// What, why, and what to do next. Never a path, key or payload.
         message: String,
     },
+    /// Other nodes that are well, best first; at most [`crate::limits::NEIGHBOURS_MAX`].
+    Neighbours(Vec<Neighbour>),
+}
+
+/// A node that another one may name to those whom it refuses. Telemetry: whoever names it compares its country with the
+/// boundary of the refused, and the node itself does so again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Name.
+    pub node: NodeId,
+    /// Where its HTTPS ingress listens.
+    pub ingress: SocketAddr,
+    /// ISO 3166-1 alpha-2: where it stands.
+    pub country: String,
+    /// Models that it answers for.
+    pub models: Vec<ModelName>,
 }
 
 /// Why an answer is an error.
@@ -184,4 +207,25 @@ pub enum Stage {
     Serving,
     /// It will not be served, and why.
     Refused(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_added_last_has_the_number_after_all_that_was_there() {
+        let bytes = |request: &Request| postcard::to_allocvec(request).unwrap();
+        assert_eq!(bytes(&Request::Checkpoint), [13]);
+        assert_eq!(bytes(&Request::Neighbours), [14]);
+        let told = Response::Neighbours(vec![Neighbour {
+            node: "eu-fra/n2".parse().unwrap(),
+            ingress: "192.0.2.7:443".parse().unwrap(),
+            country: "DE".to_owned(),
+            models: vec!["minilm".parse().unwrap()],
+        }]);
+        let bytes = postcard::to_allocvec(&told).unwrap();
+        assert_eq!(bytes[..2], [11, 1]);
+        assert_eq!(postcard::from_bytes::<Response>(&bytes).unwrap(), told);
+    }
 }

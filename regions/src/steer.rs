@@ -86,6 +86,8 @@ pub struct Decision {
     pub epoch: u64,
     /// Every node: first the accepted ones by rank, then the others by distance.
     pub candidates: Vec<Candidate>,
+    /// How many of the first ones are equally good: only a hash has put them in their order.
+    pub equal: usize,
     /// Index of the chosen node in [`Topology::nodes`], or why there is none.
     pub outcome: Result<usize, Refusal>,
 }
@@ -101,6 +103,8 @@ impl Decision {
     /// Leaves only nodes that hold what is asked for. Boundary and health stay what they are: where none of those may
     /// answer, nobody does.
     pub fn only(&mut self, holds: impl Fn(usize) -> bool) {
+        let equals = &self.candidates[..self.equal];
+        self.equal = equals.iter().filter(|candidate| holds(candidate.node)).count();
         self.candidates.retain(|candidate| holds(candidate.node));
         let first = self.accepted().next().map(|candidate| candidate.node);
         self.outcome = match (first, self.outcome) {
@@ -121,6 +125,9 @@ struct Rank {
 }
 
 impl Rank {
+    fn is_as_good_as(&self, other: &Self) -> bool {
+        Self { hashed: 0, ..*self }.cmp(&Self { hashed: 0, ..*other }).is_eq()
+    }
     fn cmp(&self, other: &Self) -> Ordering {
         (self.doubtful, self.spills)
             .cmp(&(other.doubtful, other.spills))
@@ -175,6 +182,11 @@ pub fn pick(ask: &Ask<'_>, boundaries: &Boundaries, fleet: &Topology, health: &H
         None if boundaries.is_bounded(ask.boundary) => Err(Refusal::Residency),
         None => Err(Refusal::NoneHealthy),
     };
+    let best = accepted.first().map(|(_, rank)| *rank);
+    let equal = accepted
+        .iter()
+        .take_while(|(_, rank)| best.is_some_and(|best| best.is_as_good_as(rank)));
+    let equal = equal.count();
     let ranked = accepted.iter().enumerate();
     let mut candidates: Vec<Candidate> = ranked
         .map(|(i, &(node, rank))| Candidate {
@@ -188,6 +200,7 @@ pub fn pick(ask: &Ask<'_>, boundaries: &Boundaries, fleet: &Topology, health: &H
         seq: fleet.seq,
         epoch: fleet.epoch,
         candidates,
+        equal,
         outcome,
     }
 }
@@ -227,11 +240,11 @@ fn judge(
 }
 
 /// Spreads the bits of `x`: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014, figure 16).
-fn mix(mut x: u64) -> u64 {
+pub(crate) fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -23,6 +23,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message;
 use proto::ids::{ContentHash, hex};
+use proto::oip::grpc::{PREFIX_BYTES, Prefix};
 use runtime::https::{Inbound, PlainListener, serve_plain};
 use runtime::lifecycle::Lifecycle;
 
@@ -223,6 +224,124 @@ async fn people_see_where_the_time_goes_and_what_it_costs(world: &World) -> Resu
     Ok(())
 }
 
+/// What of `ModelInferRequest` a text needs.
+#[derive(Clone, PartialEq, Message)]
+struct Infer {
+    #[prost(string, tag = "1")]
+    model: String,
+    #[prost(message, repeated, tag = "5")]
+    tensors: Vec<Tensor>,
+    #[prost(bytes = "vec", repeated, tag = "7")]
+    raw: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Tensor {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    datatype: String,
+    #[prost(int64, repeated, tag = "3")]
+    shape: Vec<i64>,
+}
+
+/// What of `ModelInferResponse` is compared.
+#[derive(Clone, PartialEq, Message)]
+struct Answered {
+    #[prost(message, repeated, tag = "5")]
+    tensors: Vec<Tensor>,
+    #[prost(bytes = "vec", repeated, tag = "6")]
+    raw: Vec<Vec<u8>>,
+}
+
+/// `text` as the one input of a model, of `rows` rows as it says.
+fn asked(model: &str, text: &str, rows: i64) -> Infer {
+    let length = u32::try_from(text.len()).expect("a short text").to_le_bytes();
+    Infer {
+        model: model.to_owned(),
+        tensors: vec![Tensor {
+            name: "file".to_owned(),
+            datatype: "BYTES".to_owned(),
+            shape: vec![rows],
+        }],
+        raw: vec![[&length[..], text.as_bytes()].concat()],
+    }
+}
+
+async fn call(client: &DevClient, path: &str, named: Option<&str>, message: &impl Message) -> Result<Answer> {
+    let bytes = message.encode_to_vec();
+    let (compressed, length) = (false, bytes.len());
+    let prefix = Prefix {
+        compressed,
+        bytes: length,
+    };
+    let prefix = prefix.encode().context("a short message")?;
+    let mut request = Request::post(path)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    if let Some(model) = named {
+        request = request.header("meridian-model", model);
+    }
+    client.send(request, [&prefix[..], &bytes].concat().into()).await
+}
+
+async fn a_call_over_grpc_goes_through_the_router_and_is_told_what_rest_is_told(world: &World) -> Result<()> {
+    const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+    let client = world.through_router(REGIONS[2].client, "world")?;
+    let rest = client.infer(MODEL, &Bytes::from_static(SAMPLE.as_bytes())).await?;
+    let rest: serde_json::Value = serde_json::from_slice(&rest.body)?;
+    let text = "#!/usr/bin/env python3\nimport sys\nprint(sys.argv)\n";
+    for named in [None, Some(MODEL)] {
+        let answer = call(&client, INFER, named, &asked(MODEL, text, 1)).await?;
+        ensure!(answer.header("grpc-status") == "0", "{:?}", answer.headers);
+        ensure!(answer.header("meridian-model").starts_with(MODEL) && !answer.header("via").is_empty());
+        ensure!(named.is_none() || answer.header("meridian-served-by") == NODE);
+        let answered = Answered::decode(answer.body.slice(PREFIX_BYTES..))?;
+        let place = answered.tensors.iter().position(|tensor| tensor.datatype == "FP32");
+        let place = place.context("numbers")?;
+        let numbers = answered.raw[place].chunks_exact(4);
+        let numbers = numbers.map(|b| f64::from(f32::from_le_bytes(b.try_into().expect("four bytes"))));
+        let same = rest["outputs"][place]["data"].as_array().context("numbers")?;
+        let same = same.iter().filter_map(serde_json::Value::as_f64);
+        // REST writes the shortest decimals that give the same 32 bits.
+        ensure!(
+            numbers.zip(same).all(|(a, b)| (a - b).abs() <= a.abs() * 1e-7),
+            "{rest}"
+        );
+    }
+    let ca = std::fs::read_to_string(world.folders.home().join("ca/ca.pem"))?;
+    let at = (REGIONS[2].client, world.addresses.http);
+    let stranger = DevClient::new(at.0, at.1, "infer.meridian.test", &ca, WRONG_KEY)?;
+    for (client, named, message, status, says) in [
+        (
+            &client,
+            None,
+            asked("nobody", text, 1),
+            "5",
+            "Request for unknown model: 'nobody'",
+        ),
+        (
+            &client,
+            Some("nobody"),
+            asked("nobody", text, 1),
+            "5",
+            "Request for unknown model: 'nobody'",
+        ),
+        (&client, Some(MODEL), asked(MODEL, text, 7), "3", "tensor `file`"),
+        (&stranger, Some(MODEL), asked(MODEL, text, 1), "16", "key"),
+    ] {
+        let answer = call(client, INFER, named, &message).await?;
+        let told = (answer.header("grpc-status"), answer.header("grpc-message"));
+        ensure!(
+            answer.status == 200 && told.0 == status && told.1.contains(says),
+            "{told:?}"
+        );
+    }
+    let health = call(&stranger, "/grpc.health.v1.Health/Check", None, &()).await?;
+    ensure!(health.header("grpc-status") == "0" && health.body.ends_with(&[8, 1]));
+    Ok(())
+}
+
 /// Lets the router and one node send their spans to `endpoint`.
 async fn trace_to(world: &mut World, endpoint: &str) -> Result<()> {
     let files = [
@@ -276,6 +395,9 @@ fn one_trace_spans_router_node_and_engine_and_tells_no_payload_and_no_key() {
         people_see_where_the_time_goes_and_what_it_costs(&world)
             .await
             .expect("seen");
+        a_call_over_grpc_goes_through_the_router_and_is_told_what_rest_is_told(&world)
+            .await
+            .expect("gRPC passes");
         world.down().await.expect("all parts stop");
         assert!(lifecycle.stop(Duration::from_secs(10)).await);
     });

@@ -2,7 +2,7 @@
 //!
 //! | | node | router | operator | auditor |
 //! |---|---|---|---|---|
-//! | `Follow`, `Report` | yes | | | |
+//! | `Follow`, `Report`, `Neighbours` | yes | | | |
 //! | `FollowView` | | yes | | |
 //! | `Manifest`, `Plan`, `Chunks` | yes | | yes | |
 //! | `Checkpoint`, `Consistency` | yes | yes | yes | yes |
@@ -15,7 +15,7 @@ use runtime::identity::Role;
 #[must_use]
 pub fn allowed(role: &Role, request: &Request) -> bool {
     match request {
-        Request::Follow { .. } | Request::Report(_) => matches!(role, Role::Node(_)),
+        Request::Follow { .. } | Request::Report(_) | Request::Neighbours => matches!(role, Role::Node(_)),
         Request::FollowView { .. } => matches!(role, Role::Router(_)),
         Request::Manifest(_) | Request::Plan(_) | Request::Chunks { .. } => {
             matches!(role, Role::Node(_) | Role::Operator(_))
@@ -48,6 +48,7 @@ pub fn kind(request: &Request) -> &'static str {
         Request::PutPlan(_) => "put-plan",
         Request::Command { .. } => "command",
         Request::Checkpoint => "checkpoint",
+        Request::Neighbours => "neighbours",
     }
 }
 
@@ -92,6 +93,7 @@ mod tests {
             Request::PutPlan(signed),
             Request::NextVersion("m".parse().unwrap()),
             Request::Command { leaf: String::new() },
+            Request::Neighbours,
         ]
     }
 
@@ -114,13 +116,14 @@ mod tests {
                 "plan",
                 "chunks",
                 "checkpoint",
-                "consistency"
+                "consistency",
+                "neighbours"
             ]
         );
         assert_eq!(may(router), ["follow-view", "checkpoint", "consistency"]);
         assert_eq!(may(auditor), ["checkpoint", "consistency"]);
         assert_eq!(may(Role::ControlPlane), [""; 0]);
-        let all_but_following = requests().len() - 3;
+        let all_but_following = requests().len() - 4;
         assert_eq!(may(operator).len(), all_but_following);
     }
 }

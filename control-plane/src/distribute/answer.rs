@@ -48,6 +48,7 @@ impl Service {
                 Ok(Response::Done)
             }
             Request::Command { leaf } => self.command(&caller.role, leaf).await,
+            Request::Neighbours => self.neighbours(caller).await,
             Request::Follow { .. } | Request::FollowView { .. } | Request::Chunks { .. } => Err(Refused {
                 code: ErrorCode::Internal,
                 message: "answered elsewhere".to_owned(),
@@ -159,7 +160,7 @@ pub(super) fn failed(error: &(dyn Error + 'static)) -> Refused {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
     tokio::task::spawn_blocking(work).await.map_err(|error| failed(&error))
 }
 

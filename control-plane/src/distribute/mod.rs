@@ -21,6 +21,7 @@
 pub mod allowed;
 mod answer;
 mod follow;
+mod neighbours;
 
 use std::sync::Arc;
 

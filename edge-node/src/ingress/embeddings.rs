@@ -16,7 +16,7 @@ use super::{Answer, Door, body, deadline};
 
 /// Answers one request and counts how it ended.
 pub(super) async fn answer(door: &Door, request: Request<()>, body: &mut Unread) -> Result<Answer, Problem> {
-    infer::observed(door, request.headers(), |span| walk(door, &request, body, span)).await
+    infer::answered(door, &request, |span| walk(door, &request, body, span)).await
 }
 
 async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span) -> Result<Answer, Problem> {
@@ -43,7 +43,8 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
         bypass: infer::bypasses(headers),
     };
     // The tokens are the model's own: it is needed also where the answer is kept.
-    let model = question.slot.seat.within(terms.deadline).await?;
+    let model = question.slot.seat.within(terms.deadline).await;
+    let model = model.map_err(|refusal| Problem::from(refusal).about(&question.slot.release.model))?;
     let inputs = question.inputs();
     let tokens = infer::aside(short, move || Ok(model.tokens(&inputs))).await?;
     let obtained = infer::obtain(door, &question, terms, &span).await?;

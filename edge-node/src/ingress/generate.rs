@@ -35,7 +35,7 @@ pub(super) async fn answer(
     body: &mut Unread,
     form: Form,
 ) -> Result<Answer, Problem> {
-    let mut answer = infer::observed(door, request.headers(), |span| walk(door, target, &request, body, span)).await?;
+    let mut answer = infer::answered(door, &request, |span| walk(door, target, &request, body, span)).await?;
     if let Form::Events = form {
         let (mut head, told) = answer.into_parts();
         head.headers.insert(CONTENT_TYPE, EVENTS);

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!   POST /inference.GRPCInferenceService/CALL  -> messages (prefix, gzip, memory) -> infer | stream | pages
+//!   POST /grpc.health.v1.Health/CALL           -> messages                        -> health
 //!        -> 200, messages, trailers `grpc-status`; what is refused before it has begun: 200 with `grpc-status` in its head
 //! ```
 //! A refusal has the sentence that REST has, and REST's `code` as metadata.
 
+mod health;
 mod infer;
 mod messages;
 pub(super) mod model;
@@ -19,7 +21,7 @@ use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
 use http::{Method, Request, Response, StatusCode, Version};
-use proto::oip::grpc::{SERVICE, is_content_type};
+use proto::oip::grpc::{HEALTH, SERVICE, is_content_type};
 use runtime::https::{Body, Unread};
 
 use super::Door;
@@ -43,12 +45,11 @@ pub(super) async fn answer(
     request: Request<()>,
     body: &mut Unread,
 ) -> Result<Response<Body>, Problem> {
-    let call = request
-        .uri()
-        .path()
-        .strip_prefix(SERVICE)
-        .filter(|_| request.method() == Method::POST);
-    match call {
+    let path = Some(request.uri().path()).filter(|_| request.method() == Method::POST);
+    if let Some(call) = path.and_then(|path| path.strip_prefix(HEALTH)) {
+        return health::answer(door, call, &request, body).await;
+    }
+    match path.and_then(|path| path.strip_prefix(SERVICE)) {
         Some("ModelInfer") => infer::answer(door, &request, body).await,
         Some("ModelStreamInfer") => stream::open(door, request, body),
         Some(call) => pages::answer(door, call, &request, body).await,

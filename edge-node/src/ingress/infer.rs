@@ -12,11 +12,13 @@ mod stages;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::HeaderMap;
+use http::{HeaderMap, Request};
+use runtime::clock;
 use runtime::telemetry::PER_REQUEST;
 use tracing::{Instrument, Span};
 
 use super::Door;
+use super::auth::Caller;
 use super::reply::Problem;
 use crate::metrics::{Metrics, Outcome};
 use crate::serving::ModelSlot;
@@ -31,6 +33,37 @@ pub(super) const DECODE_INLINE_BYTES_MAX: usize = 128 << 10;
 
 /// Numbers the requests of this process in traces and logs.
 static REQUESTS: AtomicU64 = AtomicU64::new(1);
+
+/// Names other nodes, inside the boundary of who is refused.
+const ELSEWHERE: &str = "meridian-elsewhere";
+
+/// As [`observed`], of a client that waits for its answer: a refusal that is this node's own says where else to go.
+pub(super) async fn answered<T, F>(
+    door: &Door,
+    request: &Request<()>,
+    walk: impl FnOnce(Span) -> F,
+) -> Result<T, Problem>
+where
+    F: Future<Output = Result<T, Problem>>,
+{
+    let walked = observed(door, request.headers(), walk).await;
+    walked.map_err(|problem| elsewhere(door, request, problem))
+}
+
+fn elsewhere(door: &Door, request: &Request<()>, problem: Problem) -> Problem {
+    let Some(model) = problem.model.clone().filter(|_| problem.is_of_this_node()) else {
+        return problem;
+    };
+    let (parts, set) = (&door.parts, door.parts.serving.load());
+    let Ok(tenant) = Caller::of(request, &set).tenant() else {
+        return problem;
+    };
+    let others = parts.serving.elsewhere();
+    match others.of(parts.boundaries, &tenant.boundary, &model, clock::instant()) {
+        Some(addresses) => problem.with(ELSEWHERE, addresses),
+        None => problem,
+    }
+}
 
 /// Walks one request in a span of its own and counts how it ended. `headers` may name the trace it belongs to.
 pub(super) async fn observed<T, F>(door: &Door, headers: &HeaderMap, walk: impl FnOnce(Span) -> F) -> Result<T, Problem>

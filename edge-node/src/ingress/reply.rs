@@ -27,6 +27,8 @@ pub(super) struct Problem {
     /// How it is counted.
     pub(super) outcome: Outcome,
     pub(super) headers: Vec<(&'static str, String)>,
+    /// The model that it is about, where that is known: another node may answer for it.
+    pub(super) model: Option<ModelName>,
 }
 
 impl Problem {
@@ -37,7 +39,21 @@ impl Problem {
             message: message.into(),
             outcome,
             headers: Vec::new(),
+            model: None,
         }
+    }
+    /// Says which model was asked.
+    pub(super) fn about(mut self, model: &ModelName) -> Self {
+        self.model.get_or_insert_with(|| model.clone());
+        self
+    }
+    /// Whether another node may take what this one does not. Not so for rates: they are counted on each node apart, and
+    /// to name others would be to say how a limit is passed by.
+    pub(super) fn is_of_this_node(&self) -> bool {
+        matches!(
+            self.outcome,
+            Outcome::QueueFull | Outcome::Starting | Outcome::Draining | Outcome::DeadlineUnmeetable
+        )
     }
     pub(super) fn with(mut self, header: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((header, value.into()));
@@ -57,7 +73,9 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, Outcome::TooLarge)
     }
     pub(super) fn full(message: &str, wait: std::time::Duration) -> Self {
-        let message = format!("{message}: try again after the time in Retry-After, or ask the router for another node");
+        let message = format!(
+            "{message}: try again after the time in Retry-After, or ask a node of Meridian-Elsewhere or the router"
+        );
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "queue_full",
@@ -76,6 +94,7 @@ impl Problem {
         let message = format!("this node has not loaded `{model}` yet: try again shortly, or another node");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "loading", message, Outcome::Starting)
             .retry_after(std::time::Duration::from_secs(1))
+            .about(model)
     }
     pub(super) fn draining() -> Self {
         let message = "this node is shutting down: ask another one";

@@ -27,7 +27,7 @@ pub(super) async fn answer(
     request: Request<()>,
     body: &mut Unread,
 ) -> Result<Answer, Problem> {
-    infer::observed(door, request.headers(), |span| walk(door, target, &request, body, span)).await
+    infer::answered(door, &request, |span| walk(door, target, &request, body, span)).await
 }
 
 async fn walk(
@@ -43,9 +43,10 @@ async fn walk(
     drop(set);
     infer::record_model(&span, &slot);
     let headers = request.headers();
-    let wish = Wish::of(door, headers)?;
+    let of_model = |problem: Problem| problem.about(&slot.release.model);
+    let wish = Wish::of(door, headers).map_err(of_model)?;
     let budget = deadline::of_head(headers)?;
-    let sent = read(door, headers, body, budget).await?;
+    let sent = read(door, headers, body, budget).await.map_err(of_model)?;
     let later = wish.map(|wish| wish.submission(target, &sent, headers, asker.tenant.clone()));
     let question = question(slot, asker, sent).await?;
     if let Some(submission) = later {

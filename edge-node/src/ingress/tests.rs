@@ -1,6 +1,7 @@
 //! The door over real sockets.
 
 mod bounds;
+mod elsewhere;
 mod embeddings;
 mod fleet;
 mod grpc;

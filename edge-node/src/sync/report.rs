@@ -1,10 +1,11 @@
 //! Tells the control plane how this node is: on every change and about once a second.
 //!
 //! What counts for a rollout is only the signed [`ReadyReport`] inside; the rest is telemetry. A report that gets no
-//! answer in time ends the connection, so that the follower makes a new one: this is also the node's pulse.
+//! answer in time ends the connection, so that the follower makes a new one: this is also the node's pulse. With every few
+//! reports it asks where its refusals may point to.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proto::ids::{NodeId, UnixMs};
 use proto::message::{ModelReport, NodeReport, Request, Response, Stage};
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use super::belief::Belief;
 use super::instruments::{ByOutcome, Instruments, Outcome};
 use super::link::Link;
+use crate::elsewhere::Elsewhere;
 use crate::release::Status;
 use crate::serving::Serving;
 
@@ -25,6 +27,8 @@ use crate::serving::Serving;
 const PERIOD: Duration = Duration::from_secs(1);
 /// And at most this often.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often it asks for other nodes.
+const NEIGHBOURS_PERIOD: Duration = Duration::from_secs(5);
 /// Longest reason that is sent.
 const REASON_BYTES_MAX: usize = 400;
 /// How long an answer may take.
@@ -46,9 +50,13 @@ impl Reporter {
     pub(super) async fn run(mut self) {
         let drain = self.lifecycle.drain().clone();
         let mut link = self.link.changes();
+        let mut asked = None;
         loop {
             let round = async {
                 self.report().await;
+                if asked.is_none_or(|at| clock::instant().saturating_duration_since(at) >= NEIGHBOURS_PERIOD) {
+                    asked = self.ask_for_neighbours().await;
+                }
                 tokio::time::sleep(PAUSE).await;
                 tokio::select! {
                     _ = self.status.changed() => {}
@@ -61,6 +69,18 @@ impl Reporter {
                 () = drain.cancelled() => return,
             }
         }
+    }
+
+    /// When it asked, if it could. A control plane that knows no such question is no reason to leave it.
+    async fn ask_for_neighbours(&self) -> Option<Instant> {
+        let connection = self.link.current()?;
+        let now = clock::instant();
+        let answer = tokio::time::timeout(ANSWER_MAX, connection.ask(&Request::Neighbours)).await;
+        match answer {
+            Ok(Ok(Response::Neighbours(told))) => self.serving.point_to(Elsewhere::told(told, now)),
+            _ => tracing::debug!("the control plane told of no other nodes"),
+        }
+        Some(now)
     }
 
     async fn report(&mut self) {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use proto::message::{NodeReport, Stage};
+use proto::message::{Neighbour, NodeReport, Stage};
 use proto::oip::Tensor;
 use proto::plan::ReadyReport;
 use proto::signed::PublicKey;
@@ -217,6 +217,32 @@ async fn a_release_is_fetched_checked_loaded_served_and_vouched_for() {
     assert_eq!((ready.node, ready.manifest), (fixture::own_node(), manifest));
     let (bytes, files) = (node.instruments.fetched_bytes.get(), node.instruments.bad_files.get());
     assert_eq!((bytes, files), (300_002, 0));
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_names_those_whom_its_control_plane_tells_of() {
+    let fleet = Fleet::new();
+    let neighbour = Neighbour {
+        node: "eu-fra/n2".parse().unwrap(),
+        ingress: "192.0.2.2:443".parse().unwrap(),
+        country: "DE".to_owned(),
+        models: vec!["m".parse().unwrap()],
+    };
+    fleet.plane.lock().unwrap().neighbours = Some(vec![neighbour]);
+    let manifest = fleet.publish("m@1", b"weights");
+    fleet.order("m@1", manifest, 1);
+    let node = fleet.node();
+    let (eu, m) = ("eu".parse().unwrap(), "m".parse().unwrap());
+    let named = || {
+        let elsewhere = node.serving.elsewhere();
+        elsewhere.of(regions::policy::Boundaries::builtin(), &eu, &m, clock::instant())
+    };
+    let end = clock::instant() + PATIENCE;
+    while named().as_deref() != Some("https://192.0.2.2:443") {
+        assert!(clock::instant() < end, "never told: {:?}", node.serving.elsewhere());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     node.end().await;
 }
 

@@ -34,6 +34,8 @@ pub use statistics::{
 pub use status::{is_content_type, status, status_message};
 pub use write::{write_infer, write_stream_answer, write_stream_error};
 
+/// The paths of gRPC's own health service begin with this.
+pub const HEALTH: &str = "/grpc.health.v1.Health/";
 /// The paths of the service's calls begin with this.
 pub const SERVICE: &str = "/inference.GRPCInferenceService/";
 

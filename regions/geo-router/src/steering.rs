@@ -1,16 +1,17 @@
 //! What both fronts share: the newest view, how the nodes feel, and where clients are. One question: who answers?
 
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use proto::ids::{BoundaryId, ModelName, NodeId};
+use regions::affinity::InFlight;
 use regions::health::{Event, Health, State};
 use regions::policy::Boundaries;
 use regions::prefix::{Located, PrefixTable, network_of};
 use regions::steer::{self, Ask, Decision};
-use regions::topology::{Topology, token};
+use regions::topology::{Node, Topology, token};
 
 /// Leading bits of a client's address that count as one client: /24 and /48, as for canary sessions.
 const CLIENT_V4_LEN: u8 = 24;
@@ -21,6 +22,7 @@ const CLIENT_V6_LEN: u8 = 48;
 pub struct Steering {
     fleet: ArcSwapOption<Topology>,
     health: RwLock<Health>,
+    in_flight: Mutex<InFlight>,
     clients: PrefixTable,
     started: Instant,
 }
@@ -33,6 +35,7 @@ impl Steering {
         Self {
             fleet,
             health,
+            in_flight: Mutex::default(),
             clients,
             started: runtime::clock::instant(),
         }
@@ -82,6 +85,19 @@ impl Steering {
         let health = self.health.read().unwrap_or_else(PoisonError::into_inner);
         steer::pick(ask, Boundaries::builtin(), fleet, &health, self.now_ms())
     }
+    /// Lets `content`, a number that stands for what is asked, choose among nodes that are equally good.
+    pub fn choose_by(&self, decision: &mut Decision, content: u64, fleet: &Topology) {
+        decision.choose_by(content, fleet, &self.lock());
+    }
+    /// Counts a request as on its way to `node` until what this gives is dropped.
+    #[must_use]
+    pub fn sent<'a>(&'a self, node: &'a Node) -> OnItsWay<'a> {
+        self.lock().began(node);
+        OnItsWay { steering: self, node }
+    }
+    fn lock(&self) -> MutexGuard<'_, InFlight> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
     /// The question that `ip` asks; `session` tells clients of one network apart.
     #[must_use]
     pub fn ask<'a>(
@@ -110,5 +126,18 @@ impl Steering {
     fn now_ms(&self) -> u64 {
         let elapsed = runtime::clock::instant().saturating_duration_since(self.started);
         u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A request that a node has and has not answered.
+#[derive(Debug)]
+pub struct OnItsWay<'a> {
+    steering: &'a Steering,
+    node: &'a Node,
+}
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        self.steering.lock().ended(self.node);
     }
 }

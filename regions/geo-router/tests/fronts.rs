@@ -3,18 +3,22 @@
 
 mod small_fleet;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use hickory_proto::op::{Edns, Message, Query};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RecordType};
 use http::{Request, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use proto::message::{Request as Question, Response as Told};
 use regions::health::State;
-use runtime::https::full;
-use small_fleet::{Answer, Router, SmallFleet, wait_until};
+use runtime::https::{Body, full};
+use small_fleet::{Answer, Router, SmallFleet, key, wait_until};
 
 /// Clients near Frankfurt, Dublin and Ashburn.
 const BERLIN: &str = "10.1.0.7";
@@ -95,6 +99,95 @@ async fn a_client_can_ask_who_would_answer_and_be_sent_there() {
     let want = format!("https://{}/v2/models/minilm/infer", fleet.nodes[1].ingress);
     assert_eq!(sent.headers["location"], want.as_str());
     assert!(fleet.nodes.iter().all(|n| n.requests() == 0));
+}
+
+/// A request for `body`, cut into frames whose number is not announced, of a client that may name a session.
+fn cut(body: &str, from: &str, session: Option<&str>) -> Request<Body> {
+    let frames: Vec<_> = body
+        .as_bytes()
+        .chunks(3)
+        .map(|frame| Ok(Frame::data(Bytes::copy_from_slice(frame))))
+        .collect();
+    let mut request = Request::post("/v2/models/minilm/infer")
+        .header("authorization", format!("Bearer {}", key("aa")))
+        .header("x-forwarded-for", from);
+    if let Some(session) = session {
+        request = request.header("meridian-session", session);
+    }
+    let body = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
+    request.body(body).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_input_meets_the_same_node_whoever_sends_it_and_however() {
+    let fleet = SmallFleet::together().await;
+    let router = fleet.router().await;
+    for node in &fleet.nodes {
+        router.wait_for(&node.id, State::Up).await;
+    }
+    let mut met = HashSet::new();
+    let mut of_session = HashSet::new();
+    for input in 0..24 {
+        let body = format!("input {input}");
+        let first = router
+            .post("/v2/models/minilm/infer", "aa", BERLIN, body.clone().into())
+            .await;
+        assert_eq!((first.status, first.body.as_slice()), (StatusCode::OK, body.as_bytes()));
+        for from in ["10.1.1.7", "10.1.2.7", "10.3.0.7"] {
+            let again = router.send(cut(&body, from, None)).await;
+            assert_eq!(again.served_by(), first.served_by(), "{body} from {from}");
+            assert_eq!(again.body, body.as_bytes());
+        }
+        met.insert(first.served_by().to_owned());
+        let named = router.send(cut(&body, BERLIN, Some("s1"))).await;
+        of_session.insert(named.served_by().to_owned());
+    }
+    assert_eq!(met.len(), 3, "all nodes have their share");
+    assert_eq!(of_session.len(), 1, "a session that a client names stays with its node");
+    assert!(router.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_whose_node_is_gone_is_answered_by_the_next_one_and_others_stay() {
+    let fleet = SmallFleet::together().await;
+    let router = fleet.router().await;
+    for node in &fleet.nodes {
+        router.wait_for(&node.id, State::Up).await;
+    }
+    let ask = async |input: u8| router.send(cut(&format!("input {input}"), BERLIN, None)).await;
+    let mut before = Vec::new();
+    for input in 0..24 {
+        before.push(ask(input).await.served_by().to_owned());
+    }
+    fleet.nodes[1].kill().await;
+    for (input, before) in (0..).zip(&before) {
+        let after = ask(input).await;
+        assert_eq!(after.status, StatusCode::OK);
+        if before == "eu-fra/n2" {
+            assert_ne!(after.served_by(), "eu-fra/n2");
+        } else {
+            assert_eq!(after.served_by(), before);
+        }
+    }
+    assert!(before.iter().any(|node| node == "eu-fra/n2"));
+    assert!(router.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_node_would_send_a_client_is_not_told_by_a_router_which_goes_there_itself() {
+    let fleet = SmallFleet::together().await;
+    let router = fleet.router().await;
+    fleet
+        .nodes
+        .iter()
+        .for_each(|node| node.behaviour.draining.store(true, Ordering::SeqCst));
+    let refused = router.infer("aa", BERLIN).await;
+    assert_eq!(
+        (refused.status, refused.json()["code"].as_str()),
+        (StatusCode::SERVICE_UNAVAILABLE, Some("draining"))
+    );
+    assert_eq!(refused.headers.get("meridian-elsewhere"), None);
+    assert!(router.stop().await);
 }
 
 /// Sends `count` requests from `workers` clients at once; each answer is judged.

@@ -8,7 +8,7 @@ use crate::geo::Places;
 use crate::health::Event;
 
 /// A fleet with `nodes` nodes in each of `places`; every region serves `minilm@1`.
-fn fleet(places: &[&str], nodes: usize) -> Topology {
+pub(crate) fn fleet(places: &[&str], nodes: usize) -> Topology {
     let mut view = RouterView {
         seq: 7,
         epoch: 41,
@@ -65,7 +65,7 @@ fn up() -> Event {
     }
 }
 
-fn all_up(fleet: &Topology) -> Health {
+pub(crate) fn all_up(fleet: &Topology) -> Health {
     let mut health = Health::default();
     fleet.nodes.iter().for_each(|n| {
         health.on(&n.id, up(), 0);

@@ -24,7 +24,7 @@ pub struct DevClient {
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
-    /// All headers.
+    /// All headers, and what followed the body.
     pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
@@ -82,11 +82,12 @@ impl DevClient {
             .header(http::header::AUTHORIZATION, format!("Bearer {}", self.key))
             .body(https::full(body))?;
         let answer = self.http.request(self.server, &self.server_name, request).await?;
-        let (head, body) = answer.into_parts();
+        let (mut head, body) = answer.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
         let body = body
             .map_err(|e| anyhow::anyhow!("the answer broke off: {e}"))
             .context("read the answer")?;
+        head.headers.extend(body.trailers().cloned().unwrap_or_default());
         Ok(Answer {
             status: head.status,
             headers: head.headers,

@@ -21,7 +21,7 @@ use crate::serving::ServingSet;
 
 /// Answers one call and counts how it ended.
 pub(super) async fn answer(door: &Door, request: &Request<()>, body: &mut Unread) -> Result<Response<Body>, Problem> {
-    infer::observed(door, request.headers(), |span| walk(door, request, body, span)).await
+    infer::answered(door, request, |span| walk(door, request, body, span)).await
 }
 
 async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span) -> Result<Response<Body>, Problem> {

@@ -68,7 +68,8 @@ pub(in super::super) async fn obtain_paid(
         began,
         way: None,
     };
-    let (landed, origin) = first(door, question, terms, span).await?;
+    let found = first(door, question, terms, span).await;
+    let (landed, origin) = found.map_err(|problem| problem.about(&question.slot.release.model))?;
     let own = landed
         .run
         .filter(|_| matches!(origin, CacheUse::Miss | CacheUse::Bypass));

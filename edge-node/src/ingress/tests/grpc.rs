@@ -11,7 +11,8 @@ use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use proto::oip::grpc::{
-    ModelConfigResponse, ModelMetadataResponse, ModelRequest, ModelStatisticsResponse, Prefix, RepositoryIndexResponse,
+    HealthRequest, HealthResponse, ModelConfigResponse, ModelMetadataResponse, ModelRequest, ModelStatisticsResponse,
+    Prefix, RepositoryIndexResponse,
 };
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -542,4 +543,117 @@ async fn a_client_that_leaves_its_stream_takes_its_requests_with_it() {
     node.until_queued(0).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(node.model.count(), 1, "the second was never run");
+}
+
+#[tokio::test]
+async fn a_call_that_cannot_be_answered_in_time_is_told_where_else_to_go() {
+    let node = Node::start().await;
+    super::elsewhere::told(&node);
+    (0..64).for_each(|_| node.slot.pace.learn(1, 3_000_000));
+    let short = call("ModelInfer", KEY).header("grpc-timeout", "500m");
+    let ended = send(&node, short, framed(&doubles("", &[2.0, 2.0]))).await;
+    assert_eq!(
+        (ended.of("grpc-status"), ended.of("meridian-code")),
+        ("4", "deadline_unmeetable")
+    );
+    assert_eq!(
+        ended.of("meridian-elsewhere"),
+        "https://192.0.2.2:443, https://192.0.2.4:443"
+    );
+}
+
+fn health(call: &str) -> http::request::Builder {
+    Request::post(format!("http://node/grpc.health.v1.Health/{call}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+}
+
+fn of_service(service: &str) -> Bytes {
+    let service = service.to_owned();
+    framed(&HealthRequest { service })
+}
+
+#[tokio::test]
+async fn health_is_told_to_everybody_and_follows_readiness() {
+    let node = Node::start().await;
+    let status = async |service: &str| {
+        let ended = send(&node, health("Check"), of_service(service)).await;
+        ended.message::<HealthResponse>().status
+    };
+    assert_eq!(
+        (status("").await, status("inference.GRPCInferenceService").await),
+        (1, 1)
+    );
+    let unknown = send(&node, health("Check"), of_service("other.Service")).await;
+    assert_eq!((unknown.of("grpc-status"), unknown.messages.len()), ("5", 0));
+    let odd = send(&node, health("List"), of_service("")).await;
+    assert_eq!(odd.of("grpc-status"), "12");
+    let garbage = send(&node, health("Check"), Bytes::from_static(b"\0\0\0\0\x01\xff")).await;
+    assert_eq!(garbage.of("grpc-status"), "3");
+    node.draining.cancel();
+    assert_eq!(status("").await, 2);
+}
+
+#[tokio::test]
+async fn a_watch_tells_each_change_once_and_ends_with_the_node() {
+    let node = Node::start().await;
+    let ready = node.serving.load();
+    node.serving.publish(crate::serving::ServingSet::default());
+    let request = health("Watch").body(Full::new(of_service("")).boxed_unsync()).unwrap();
+    let mut body = connect(&node).await.send_request(request).await.unwrap().into_body();
+    let mut next = async || body.frame().await.unwrap().unwrap();
+    let status = |frame: Frame<Bytes>| {
+        HealthResponse::decode(frame.into_data().unwrap().slice(5..))
+            .unwrap()
+            .status
+    };
+    assert_eq!(status(next().await), 2, "it has no state yet");
+    node.serving.publish(crate::serving::ServingSet {
+        region: ready.region.clone(),
+        ..Default::default()
+    });
+    assert_eq!(status(next().await), 1);
+    node.draining.cancel();
+    assert_eq!(status(next().await), 2);
+    assert_eq!(next().await.into_trailers().unwrap()["grpc-status"], "14");
+}
+
+#[tokio::test]
+async fn who_watches_a_service_that_is_not_here_is_told_that_once() {
+    let node = Node::start().await;
+    let request = health("Watch")
+        .body(Full::new(of_service("other")).boxed_unsync())
+        .unwrap();
+    let mut body = connect(&node).await.send_request(request).await.unwrap().into_body();
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(HealthResponse::decode(first.slice(5..)).unwrap().status, 3);
+    node.draining.cancel();
+    assert!(body.frame().await.unwrap().unwrap().is_trailers());
+}
+
+#[tokio::test]
+async fn there_are_only_so_many_watches_and_a_client_that_leaves_gives_its_place_back() {
+    let node = Node::start().await;
+    let places = Arc::clone(&node.ingress.0.watches);
+    let all = places.available_permits();
+    let request = || health("Watch").body(Full::new(of_service("")).boxed_unsync()).unwrap();
+    let mut sender = connect(&node).await;
+    let first = sender.send_request(request()).await.unwrap();
+    assert_eq!(places.available_permits(), all - 1);
+    let rest = Arc::clone(&places)
+        .try_acquire_many_owned(u32::try_from(all - 1).unwrap())
+        .unwrap();
+    let refused = send(&node, health("Watch"), of_service("")).await;
+    assert_eq!(
+        (refused.of("grpc-status"), refused.of("meridian-code")),
+        ("8", "queue_full")
+    );
+    drop((first, rest));
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while places.available_permits() < all {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("its place comes back");
 }

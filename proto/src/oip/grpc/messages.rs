@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use prost::{Message, Oneof};
+use prost::{Enumeration, Message, Oneof};
 
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct ServerLiveResponse {
@@ -141,4 +141,29 @@ pub enum LogChoice {
     Uint32(u32),
     #[prost(string, tag = "3")]
     String(String),
+}
+
+/// The request of both calls of `grpc.health.v1.Health`.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct HealthRequest {
+    /// Empty: the server as a whole.
+    #[prost(string, tag = "1")]
+    pub service: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct HealthResponse {
+    #[prost(enumeration = "Serves", tag = "1")]
+    pub status: i32,
+}
+
+/// `HealthCheckResponse.ServingStatus`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
+#[repr(i32)]
+pub enum Serves {
+    Unknown = 0,
+    Serving = 1,
+    NotServing = 2,
+    /// Only in a watch.
+    ServiceUnknown = 3,
 }

@@ -6,7 +6,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, header};
 use proto::ids::{ContentHash, ModelName, NodeId};
 use proto::jobs::JobId;
-use proto::oip::grpc::SERVICE;
+use proto::oip::grpc::{HEALTH, SERVICE};
 
 use super::grpc;
 use crate::config::Mode;
@@ -25,7 +25,7 @@ const KEY_BYTES: usize = 67;
 pub(super) enum Route {
     /// `/v2/health/live`: the router is there.
     Live,
-    /// `/v2/health/ready`: the router has a view.
+    /// `/v2/health/ready`, and gRPC's own check of health: the router has a view.
     Ready,
     /// `/v1/router`: how the router is, for the fleet.
     Status,
@@ -52,6 +52,9 @@ pub(super) fn route(path: &str) -> Route {
         "/metrics" => return Route::Metrics,
         "/v2" | "/v1/embeddings" => return Route::Server,
         _ => {}
+    }
+    if path.strip_prefix(HEALTH) == Some("Check") {
+        return Route::Ready;
     }
     if let Some(call) = path.strip_prefix(SERVICE) {
         return match call {

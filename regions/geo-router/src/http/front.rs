@@ -24,7 +24,7 @@ use super::door::{self, Route, Wish};
 use super::proxy::{Failed, Job, Proxy};
 use super::replay::Recording;
 use super::reply::{self, Reply};
-use super::{client_address, grpc, headers, status};
+use super::{client_address, content, grpc, headers, status};
 use crate::config::Mode;
 use crate::gossip::Gossip;
 use crate::metrics::{Instruments, Outcome};
@@ -152,10 +152,15 @@ impl Front {
             span: span.clone(),
             head,
         };
-        match self.proxy.send(&job).await {
+        match self.carry(job, &customer).await {
             Ok(response) => (response, Outcome::Proxied),
             Err(failed) => failure(failed, &customer, model),
         }
+    }
+    /// Sends `job` to the node that its content chooses, or to the next one.
+    async fn carry(&self, mut job: Job, customer: &Customer) -> Result<Response<Body>, Failed> {
+        content::choose(&self.steering, &mut job, &customer.id).await?;
+        self.proxy.send(&job).await
     }
     /// Answers what is the router's own, and what is nobody's.
     fn local(&self, route: &Route, request: &Request<()>) -> Option<Reply> {

@@ -13,7 +13,7 @@ const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const CODE: &str = "meridian-code";
 /// The model that a call is for.
 const MODEL: &str = "meridian-model";
-/// `{live: true}` and `{ready: true}`, and what is false, behind their prefix.
+/// `{live: true}`, `{ready: true}` and `{status: SERVING}`, and what is false or unknown, behind their prefix.
 const YES: &[u8] = &[0, 0, 0, 0, 2, 8, 1];
 const NO: &[u8] = &[0; 5];
 

@@ -35,6 +35,8 @@ use crate::probe::server_name;
 use crate::steering::Steering;
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// Where a node sends those whom it refuses and who asked it directly.
+const ELSEWHERE: HeaderName = HeaderName::from_static("meridian-elsewhere");
 
 /// Sends requests to nodes.
 pub struct Proxy {
@@ -137,6 +139,7 @@ impl Proxy {
             return Err(Failed::Client);
         };
         let deadline = tokio::time::Instant::from_std(job.deadline);
+        let _on_its_way = self.steering.sent(node);
         let sent = timeout_at(deadline, self.client.request(node.ingress, &name, request)).await;
         match sent.map_err(|_| Failed::Deadline)? {
             Ok(response)
@@ -224,6 +227,8 @@ impl Proxy {
     fn through(&self, mut response: Response<Body>, began: Instant) -> Response<Body> {
         let out = response.headers_mut();
         headers::strip(out);
+        // Who came through a router is spilled by it, and may not reach nodes at all.
+        out.remove(ELSEWHERE);
         headers::via(out, &self.name);
         let whole_ms = seconds_since(began) * 1e3;
         if let Some(timing) = out

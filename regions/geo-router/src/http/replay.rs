@@ -5,9 +5,11 @@
 //!                          |                      x breaks
 //!                          +------attempt 2--> node B           kept frames first, then what the client still sends
 //! ```
+//! A body that decides where it goes is read ahead of the first attempt; then that begins with what is kept.
 //! Only the newest attempt can take frames from the client: an older one that is still being dropped gets an error.
 //! What does not fit, in the body's own bound or the process's, is passed on and not kept; then there is no second attempt.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -61,6 +63,8 @@ struct Shared<B> {
     announced: Option<u64>,
     kept: Vec<Bytes>,
     kept_bytes: usize,
+    /// Read ahead, and too much to keep: the next of an attempt after what is kept.
+    ahead: Option<Bytes>,
     /// Something was passed on that is not kept.
     lost: bool,
     ended: bool,
@@ -85,6 +89,7 @@ impl<B: Body<Data = Bytes> + Unpin> Recording<B> {
             announced,
             kept: Vec::new(),
             kept_bytes: 0,
+            ahead: None,
             lost: false,
             ended,
             client_broke: false,
@@ -106,6 +111,11 @@ impl<B: Body<Data = Bytes> + Unpin> Recording<B> {
             sent_bytes: 0,
         })
     }
+    /// Reads ahead of every attempt, until the body ends or more than `bytes_max` of it are kept. Dropping the future
+    /// loses nothing: an attempt begins with what was read.
+    pub(super) async fn gather(&self, bytes_max: usize) -> Gathered {
+        poll_fn(|cx| self.lock().poll_gather(cx, bytes_max)).await
+    }
     /// Whether reading from the client failed: then no node is to blame.
     pub(super) fn client_broke(&self) -> bool {
         self.lock().client_broke
@@ -115,15 +125,62 @@ impl<B: Body<Data = Bytes> + Unpin> Recording<B> {
     }
 }
 
-impl<B> Shared<B> {
-    fn keep(&mut self, bytes: &Bytes) {
-        if self.lost {
-            return;
+/// What reading ahead gave.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Gathered {
+    /// The whole body, as it came.
+    Whole(Vec<Bytes>),
+    /// It is longer than was asked for, or than there is room.
+    InPart,
+    /// The client broke off.
+    Broke,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Shared<B> {
+    fn poll_gather(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<Gathered> {
+        let max = u64::try_from(bytes_max).unwrap_or(u64::MAX);
+        if self.announced.is_some_and(|bytes| bytes > max) {
+            return Poll::Ready(Gathered::InPart);
         }
-        if self.kept_bytes + bytes.len() <= REPLAY_BODY_BYTES_MAX && self.budget.take(bytes.len()) {
+        while !self.ended {
+            if self.ahead.is_some() || self.kept_bytes > bytes_max {
+                return Poll::Ready(Gathered::InPart);
+            }
+            match ready!(Pin::new(&mut self.client).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    if let Ok(bytes) = frame.into_data()
+                        && !self.fits(&bytes)
+                    {
+                        self.ahead = Some(bytes);
+                    }
+                }
+                Some(Err(_)) => {
+                    self.client_broke = true;
+                    self.ended = true;
+                }
+                None => self.ended = true,
+            }
+        }
+        Poll::Ready(match self.client_broke {
+            true => Gathered::Broke,
+            false if self.kept_bytes > bytes_max => Gathered::InPart,
+            false => Gathered::Whole(self.kept.clone()),
+        })
+    }
+}
+
+impl<B> Shared<B> {
+    /// Keeps `bytes` if there is room.
+    fn fits(&mut self, bytes: &Bytes) -> bool {
+        let fits = self.kept_bytes + bytes.len() <= REPLAY_BODY_BYTES_MAX && self.budget.take(bytes.len());
+        if fits {
             self.kept_bytes += bytes.len();
             self.kept.push(bytes.clone());
-        } else {
+        }
+        fits
+    }
+    fn keep(&mut self, bytes: &Bytes) {
+        if !self.lost && !self.fits(bytes) {
             self.lost = true;
             self.kept = Vec::new();
             self.budget.give_back(std::mem::take(&mut self.kept_bytes));
@@ -164,6 +221,10 @@ where
         }
         if let Some(bytes) = shared.kept.get(this.next) {
             return this.sent(bytes.clone());
+        }
+        if let Some(bytes) = shared.ahead.take() {
+            shared.keep(&bytes);
+            return this.sent(bytes);
         }
         loop {
             if shared.ended {

@@ -26,8 +26,13 @@ use runtime::identity::{Ca, Identity, Role, anonymous_client_config};
 use runtime::lifecycle::Lifecycle;
 use tokio::net::TcpListener;
 
-/// Node, place.
-const NODES: [(&str, &str); 3] = [("eu-fra/n1", "fra"), ("eu-dub/n1", "dub"), ("us-iad/n1", "iad")];
+/// Node, place; nodes of one region stand together.
+type Stands = [(&'static str, &'static str); 3];
+
+/// The same three in one region.
+const TOGETHER: Stands = [("eu-fra/n1", "fra"), ("eu-fra/n2", "fra"), ("eu-fra/n3", "fra")];
+
+const NODES: Stands = [("eu-fra/n1", "fra"), ("eu-dub/n1", "dub"), ("us-iad/n1", "iad")];
 
 /// What a tiny node does with requests.
 #[derive(Default)]
@@ -63,7 +68,7 @@ pub(crate) struct SmallFleet {
     fleet: PrincipalName,
     log: note::Signer,
     state_key: SigningKey,
-
+    stands: Stands,
     pub(crate) nodes: Vec<TinyNode>,
     pub(crate) client: Client,
 }
@@ -75,6 +80,13 @@ pub(crate) fn key(tenant: &str) -> String {
 
 impl SmallFleet {
     pub(crate) async fn start() -> Self {
+        Self::standing(NODES).await
+    }
+    /// All nodes in one region.
+    pub(crate) async fn together() -> Self {
+        Self::standing(TOGETHER).await
+    }
+    async fn standing(stands: Stands) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let fleet: PrincipalName = "dev".parse().unwrap();
         let ca = Ca::create(&fleet, &dir.path().join("ca")).unwrap();
@@ -108,18 +120,18 @@ impl SmallFleet {
             fleet,
             log,
             state_key,
-
+            stands,
             nodes: Vec::new(),
             client,
         };
-        for (id, _) in NODES {
+        for (id, _) in stands {
             let node = small.node(&id.parse().unwrap(), &identity).await;
             small.nodes.push(node);
         }
         small
     }
     async fn node(&self, id: &NodeId, identity: &Identity) -> TinyNode {
-        let dir = self.dir.path().join(id.region.as_str());
+        let dir = self.dir.path().join(id.to_string().replace('/', "-"));
         self.ca
             .issue_ingress(&[server_name(id, &self.fleet)], 1)
             .unwrap()
@@ -162,16 +174,18 @@ impl SmallFleet {
             .map(|n| (n.id.region.clone(), "minilm@1".parse().unwrap()))
             .collect();
         serving.push((self.nodes[2].id.region.clone(), "local@1".parse().unwrap()));
+        let mut regions: Vec<RegionInfo> = self
+            .nodes
+            .iter()
+            .zip(self.stands.map(|(_, place)| place))
+            .map(region)
+            .collect();
+        regions.dedup();
         let view = RouterView {
             seq,
             epoch: 5,
             expires: u64::MAX,
-            regions: self
-                .nodes
-                .iter()
-                .zip(NODES.map(|(_, place)| place))
-                .map(region)
-                .collect(),
+            regions,
             nodes: self
                 .nodes
                 .iter()
@@ -250,6 +264,8 @@ async fn answer(
     if behaviour.draining.load(Ordering::SeqCst) {
         let mut response = Response::new(full("{\"error\":\"stopping\",\"code\":\"draining\"}"));
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        let elsewhere = "https://192.0.2.1:443".parse().unwrap();
+        response.headers_mut().insert("meridian-elsewhere", elsewhere);
         return Ok(response);
     }
     if behaviour.cutting_off.load(Ordering::SeqCst) {

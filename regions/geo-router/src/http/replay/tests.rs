@@ -45,6 +45,44 @@ async fn a_second_node_gets_the_body_from_its_beginning() {
 }
 
 #[tokio::test]
+async fn a_body_that_was_read_ahead_is_sent_whole_and_again() {
+    let body = recording(&[b"one ", b"two"]);
+    let frames = ["one ", "two"].map(|frame| Bytes::from_static(frame.as_bytes())).into();
+    assert_eq!(body.gather(7).await, Gathered::Whole(frames));
+    for _ in 0..2 {
+        assert_eq!(rest(body.attempt().unwrap()).await, b"one two");
+    }
+}
+
+#[tokio::test]
+async fn reading_ahead_stops_at_its_bound_and_at_a_client_that_breaks_off() {
+    let body = recording(&[b"one ", b"two ", b"three"]);
+    assert_eq!(body.gather(6).await, Gathered::InPart);
+    assert_eq!(body.lock().kept_bytes, 8, "the third frame was left to the client");
+    assert_eq!(rest(body.attempt().unwrap()).await, b"one two three");
+    let broken = Recording::new(
+        Client([Ok(Bytes::from_static(b"one")), Err("gone")].into()),
+        Budget::default(),
+    );
+    assert_eq!(broken.gather(6).await, Gathered::Broke);
+    assert!(broken.client_broke());
+}
+
+#[tokio::test]
+async fn what_is_read_ahead_without_room_to_keep_it_is_sent_whole_once() {
+    let budget = Budget::default();
+    let full = budget.reserve(REPLAY_BYTES_TOTAL_MAX - 4).unwrap();
+    let frames = [b"one ", b"two ", b"tree"].map(|frame| Ok(Bytes::from_static(frame)));
+    let body = Recording::new(Client(frames.into()), budget);
+    assert_eq!(body.gather(100).await, Gathered::InPart);
+    let first = body.attempt().unwrap();
+    drop(first);
+    assert_eq!(rest(body.attempt().unwrap()).await, b"one two tree");
+    assert!(body.attempt().is_none(), "its beginning is kept no longer");
+    drop(full);
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_fit_is_sent_whole_but_only_once() {
     let big = vec![7; REPLAY_BODY_BYTES_MAX];
     let budget = Budget::default();
