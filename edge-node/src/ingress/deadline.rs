@@ -38,11 +38,10 @@ fn named(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     let Some(value) = headers.get(HEADER) else {
         return Ok(None);
     };
-    let ms = value
-        .to_str()
-        .ok()
-        .and_then(|text| text.trim().parse::<u64>().ok())
-        .filter(|&ms| ms > 0);
+    let text = value.to_str().unwrap_or_default().trim();
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    // More digits than a number of ours holds are a long time, not a mistake.
+    let ms = is_number.then(|| text.parse().unwrap_or(u64::MAX)).filter(|&ms| ms > 0);
     let ms =
         ms.ok_or_else(|| Problem::bad_request("Meridian-Deadline-Ms is not a whole number of milliseconds from 1"))?;
     Ok(Some(Duration::from_millis(ms)))
@@ -90,7 +89,9 @@ mod tests {
             of_head(&headers).ok().map(|d| d.as_millis())
         };
         assert_eq!(head("250"), Some(250));
-        assert_eq!(head("99999999999"), Some(u128::from(DEADLINE_MS_MAX)));
+        for long in ["99999999999", "1070007706088238350336"] {
+            assert_eq!(head(long), Some(u128::from(DEADLINE_MS_MAX)), "{long}");
+        }
         assert!(head("0").is_none() && head("-1").is_none() && head("soon").is_none());
         assert_eq!(
             of_head(&HeaderMap::new()).ok(),
