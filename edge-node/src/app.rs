@@ -6,12 +6,15 @@
 //! ```
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::leisure::yield_to_others;
 use proto::ids::NodeId;
 use regions::policy::Boundaries;
+use runtime::background::Background;
 use runtime::https::{HttpsError, PlainListener, Ports, ServerTls, serve_plain, serve_ports};
 use runtime::identity::{Identity, IdentityError, Role, load_trust};
 use runtime::lifecycle::Lifecycle;
@@ -26,11 +29,14 @@ use crate::ingress::rate::Rates;
 use crate::ingress::{self, Ingress};
 use crate::jobs::webhook::{self, Sender};
 use crate::jobs::{Jobs, chain, worker};
-use crate::memory::Memory;
+use crate::memory::{Memory, NICE_AHEAD};
 use crate::metrics::Metrics;
 use crate::release::EngineLoader;
 use crate::serving::{Gossip, Serving};
 use crate::sync::{self, Instruments};
+
+/// Threads of river 2, beside those that load.
+const BACKGROUND_THREADS: NonZeroUsize = NonZeroUsize::MIN;
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +91,7 @@ pub struct App {
     results: Results,
     notice: Duration,
     grace: Duration,
+    _background: Background,
 }
 
 impl App {
@@ -143,7 +150,12 @@ impl App {
             memory,
             instruments,
         };
-        sync::start(parts, &lifecycle)?;
+        let background = Background::start("background", BACKGROUND_THREADS, || yield_to_others(NICE_AHEAD))
+            .map_err(failed("start background threads"))?;
+        {
+            let _entered = background.enter();
+            sync::start(parts, &lifecycle)?;
+        }
         start_jobs(jobs, sender, &service, &lifecycle, &draining);
         serve_ports(ports, tls, &lifecycle, service.clone())?;
         if let Some(plain) = plain {
@@ -158,6 +170,7 @@ impl App {
             results,
             notice,
             grace,
+            _background: background,
         })
     }
 

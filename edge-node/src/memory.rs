@@ -20,6 +20,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use engine::leisure::at_leisure;
 use proto::ids::ModelName;
 use proto::limits::MODELS_MAX;
 use runtime::clock;
@@ -177,27 +178,19 @@ impl Memory {
 
 /// Loads whoever is asked for, one after the other, until the keeper is gone.
 fn load_in_turn(asks: &Receiver<Weak<Place>>) {
-    yield_to_others(NICE_ON_DEMAND);
     while let Ok(place) = asks.recv() {
         // A model that was withdrawn meanwhile needs no loading.
         if let Some(place) = place.upgrade() {
-            place.load();
+            at_leisure(NICE_ON_DEMAND, PATIENCE_ON_DEMAND, || place.load());
         }
     }
 }
 
-/// Niceness of the thread that loads what somebody waits for: beside a busy core it has about a quarter of one.
+/// Niceness of the thread that loads what somebody waits for, and how long it leaves the cores to requests altogether.
 const NICE_ON_DEMAND: i32 = 5;
-/// Of threads, and their children, that make releases ready: nobody waits for them, and they have about a tenth of a busy core.
+const PATIENCE_ON_DEMAND: Duration = Duration::from_millis(250);
+/// Of threads, and their children, that make releases ready: nobody waits for them.
 pub const NICE_AHEAD: i32 = 10;
-
-/// Lets this thread have what the others leave: loading is long, and requests of other models run meanwhile.
-pub fn yield_to_others(nice: i32) {
-    // On Linux this is the calling thread's own priority, and that of processes it starts: setpriority(2), fork(2).
-    if let Err(error) = rustix::process::setpriority_process(None, nice) {
-        tracing::debug!(%error, "the priority of a loading thread stays");
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::leisure::{PATIENCE_AHEAD, at_leisure};
 use proto::manifest::Manifest;
 use runtime::lifecycle::Lifecycle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -17,7 +18,7 @@ use super::machine::Target;
 use super::package::{Loader, Package};
 use super::progress::Progress;
 use super::shelf::Shelf;
-use crate::memory::{self, Load, Memory, Seat};
+use crate::memory::{Load, Memory, NICE_AHEAD, Seat};
 use crate::serving::ModelSlot;
 
 /// Models that are checked and loaded at the same time.
@@ -127,8 +128,8 @@ impl Works {
         let (send, receive) = oneshot::channel();
         let (works, target) = (self.clone(), target.clone());
         let work = move || {
-            memory::yield_to_others(memory::NICE_AHEAD);
-            let prepare = AssertUnwindSafe(|| works.prepare(&target, &manifest, golden));
+            let prepare = || at_leisure(NICE_AHEAD, PATIENCE_AHEAD, || works.prepare(&target, &manifest, golden));
+            let prepare = AssertUnwindSafe(prepare);
             let panicked = |_| Outcome::Failed("loading panicked: the model is not served".to_owned());
             // Nobody listens only when the node stops.
             let _ = send.send(catch_unwind(prepare).unwrap_or_else(panicked));

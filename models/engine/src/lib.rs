@@ -1,7 +1,7 @@
 //! Runs the ONNX packages that a manifest describes, and refuses those that would harm their host.
 //!
 //! Read in the order a model travels: an ONNX file is decoded within bounds ([`onnx`]), judged before
-//! anything is executed ([`preflight`]) and in a child process after that ([`child`]); at load our operators are found ([`onnx`]), their
+//! anything is executed ([`preflight`]) and in a child process after that ([`child`], [`leisure`]); at load our operators are found ([`onnx`]), their
 //! weights packed and kept for the next time ([`pack`]), and plans made per shape ([`graph`]), or the file is handed to
 //! [`onnxruntime`] where its variant says so; a request passes the
 //! steps before ([`pre`]), the graph, and the steps after ([`post`]). [`quantize`] and [`measure`] serve
@@ -28,6 +28,7 @@ pub mod post;
 pub mod pre;
 
 pub mod child;
+pub mod leisure;
 pub mod measure;
 pub mod quantize;
 

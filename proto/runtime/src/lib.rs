@@ -6,6 +6,7 @@
 //!
 //! Nothing here knows what a model, region state or rollout is.
 
+pub mod background;
 pub mod clock;
 pub mod lifecycle;
 pub mod reconcile;

@@ -12,7 +12,10 @@ use crate::graph::Graph;
 use crate::onnxruntime::{Library, Provider, Wanted};
 use crate::package::read_bounded;
 use crate::preflight::{GraphReport, PreflightError, check, check_for_onnxruntime};
-use crate::{LoadError, PackageFiles, measure, onnx};
+use crate::{LoadError, PackageFiles, leisure, measure, onnx};
+
+/// After patience, of a child that nobody waits for.
+const NICE: i32 = 10;
 
 /// Becomes the child and exits, if this process was started as one; otherwise returns at once. The first line of `main`.
 pub fn main_if_asked() {
@@ -31,7 +34,7 @@ pub fn main_if_asked() {
         std::process::exit(71);
     }
     // A thread with the stack that a daemon's own threads have, so that what passes here passes there.
-    let verdict = std::thread::spawn(verdict).join();
+    let verdict = std::thread::spawn(|| leisure::if_inherited(NICE, leisure::PATIENCE_AHEAD, verdict)).join();
     let Ok(verdict) = verdict else { std::process::exit(70) };
     let mut stdout = std::io::stdout().lock();
     let sent = serde_json::to_writer(&mut stdout, &verdict)

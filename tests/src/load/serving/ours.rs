@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use fleet::dev::layout::{Folders, NODES};
-use fleet::dev::world::World;
+use fleet::dev::world::{RunFile, World};
 
 use super::asked::Door;
 use super::connection::Connection;
@@ -85,6 +85,31 @@ impl Ours {
             &["rollout", "start", release, "--waves", REGION, "--watch"],
         )
         .await?;
+        Ok(())
+    }
+
+    /// Lets the node and its client have the cores: the other parts of a fleet stand on machines of their own.
+    ///
+    /// # Errors
+    /// Their processes are not to be found.
+    pub(super) fn leave_the_cores(&self) -> Result<()> {
+        self.world.write_run_file()?;
+        let run = RunFile::read(&self.world.folders).context("the fleet's processes")?;
+        ensure!(
+            run.parts.iter().any(|part| part.name == NODE),
+            "no part is called {NODE}"
+        );
+        for part in run.parts.iter().filter(|part| part.name != NODE) {
+            let pid = part.pid.to_string();
+            let chrt = std::process::Command::new("chrt")
+                .args(["--idle", "--all-tasks", "--pid", "0", &pid])
+                .status();
+            ensure!(
+                chrt.context("run chrt, of util-linux")?.success(),
+                "{} keeps its class",
+                part.name
+            );
+        }
         Ok(())
     }
 

@@ -1,0 +1,134 @@
+//! How long work stays out of the way of short work on the same cores.
+//!
+//! ```text
+//!   at leisure --patience is over, work is not--> nice         only where the system lets a thread come back
+//!       +------------work is over---------------> returned
+//! ```
+//! Niceness says who gets how much; how soon is another matter: a thread that wakes waits until a nice one's slice ends, about 3 ms.
+//! A thread of Linux's idle class gives way at once, but beside busy cores it gets next to nothing, so nobody stays in it
+//! for long. A child process begins in the class of the thread that started it.
+
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread::{Builder, Scope};
+use std::time::Duration;
+
+use thread_priority::{
+    NormalThreadSchedulePolicy as Normal, ThreadId, ThreadPriority, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id, thread_schedule_policy,
+};
+
+/// How long work for which nobody waits leaves the cores to all else: a small part of what a child may take.
+pub const PATIENCE_AHEAD: Duration = Duration::from_secs(5);
+
+/// Of a thread that only waits.
+const STACK_BYTES: usize = 64 << 10;
+
+/// Does `work` on this thread in what the others leave; from `patience` on, and afterwards, with the niceness `nice`: beside a busy core 5
+/// has a quarter of one, 10 a tenth.
+pub fn at_leisure<T>(nice: i32, patience: Duration, work: impl FnOnce() -> T) -> T {
+    if !lets_back(nice) {
+        yield_to_others(nice);
+        return work();
+    }
+    let worker = thread_native_id();
+    change(worker, Normal::Idle);
+    yield_to_others(nice);
+    std::thread::scope(|scope| {
+        // Dropped when work is over, however it ends.
+        let (_working, over) = channel::<()>();
+        let watch = move || {
+            if over.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+                change(worker, Normal::Other);
+            }
+        };
+        if !spawn(scope, watch) {
+            change(worker, Normal::Other);
+        }
+        work()
+    })
+}
+
+/// As [`at_leisure`], in a process that was started by somebody at leisure; otherwise `work` is done like any other.
+pub(crate) fn if_inherited<T>(nice: i32, patience: Duration, work: impl FnOnce() -> T) -> T {
+    if is(Normal::Idle) {
+        at_leisure(nice, patience, work)
+    } else {
+        work()
+    }
+}
+
+/// Lets this thread, and processes that it starts, have less than others.
+pub fn yield_to_others(nice: i32) {
+    // On Linux this is the calling thread's own priority, and that of processes it starts: setpriority(2), fork(2). Where the system
+    // refuses, the work is done all the same.
+    let _ = rustix::process::setpriority_process(None, nice);
+}
+
+/// Whether a thread of this niceness that has entered the idle class may leave it: without privileges that is a matter of
+/// `RLIMIT_NICE`.
+fn lets_back(nice: i32) -> bool {
+    let there_and_back = move || {
+        yield_to_others(nice);
+        let thread = thread_native_id();
+        change(thread, Normal::Idle);
+        change(thread, Normal::Other);
+        is(Normal::Other)
+    };
+    let tried = Builder::new().stack_size(STACK_BYTES).spawn(there_and_back);
+    tried.is_ok_and(|thread| thread.join().unwrap_or(false))
+}
+
+/// Puts `thread` into `class`, and this thread's niceness anywhere: the library sets both, of different threads.
+fn change(thread: ThreadId, class: Normal) {
+    // Whether it did is looked at by `is`: an error may be about the niceness alone.
+    let _ = set_thread_priority_and_policy(thread, ThreadPriority::Min, ThreadSchedulePolicy::Normal(class));
+}
+
+fn is(class: Normal) -> bool {
+    thread_schedule_policy().is_ok_and(|now| now == ThreadSchedulePolicy::Normal(class))
+}
+
+fn spawn<'scope>(scope: &'scope Scope<'scope, '_>, work: impl FnOnce() + Send + 'scope) -> bool {
+    Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NICE: i32 = 10;
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn work_at_leisure_gives_way_until_patience_ends() {
+        let allowed = lets_back(NICE);
+        assert_eq!(at_leisure(NICE, LONG, || is(Normal::Idle)), allowed);
+        at_leisure(NICE, Duration::from_millis(1), || {
+            while !is(Normal::Other) {
+                std::thread::yield_now();
+            }
+        });
+    }
+
+    #[test]
+    fn a_child_process_gives_way_like_the_thread_that_starts_it() {
+        let class = || {
+            let told = std::process::Command::new("cat")
+                .arg("/proc/self/sched")
+                .output()
+                .unwrap();
+            let told = String::from_utf8(told.stdout).unwrap();
+            let line = told.lines().find(|line| line.starts_with("policy")).map(str::to_owned);
+            line.and_then(|line| line.rsplit(' ').next().map(str::to_owned))
+        };
+        let told = std::thread::scope(|scope| scope.spawn(|| at_leisure(NICE, LONG, class)).join().unwrap());
+        // 5 is SCHED_IDLE; kernels without scheduler statistics tell nothing.
+        assert!(told.is_none_or(|class| class == if lets_back(NICE) { "5" } else { "0" }));
+    }
+
+    #[test]
+    fn work_that_panics_at_leisure_does_not_wait_for_patience_to_end() {
+        let ended = std::thread::spawn(|| at_leisure(NICE, LONG, || panic!("planned"))).join();
+        assert!(ended.is_err());
+    }
+}
