@@ -9,11 +9,13 @@ pub mod class;
 pub mod demand;
 pub mod gain;
 pub mod join;
+mod plain;
 pub mod ranks;
 pub mod share;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use proto::ids::ModelName;
@@ -26,7 +28,7 @@ use crate::engine::Model;
 use crate::metrics::Metrics;
 use crate::serving::{ModelSlot, Serving};
 use accounts::Payer;
-use board::{Board, Bounds, Item, Job, LaneId, Next};
+use board::{Board, Bounds, Item, Job, LaneId, Next, WAKE};
 use class::{Class, Level};
 use gain::Plan;
 use share::Share;
@@ -111,14 +113,49 @@ struct Desk {
     board: Board<Order>,
     /// Shares that were shown; some may be taken back by now.
     shares: VecDeque<Arc<Share>>,
-    /// Threads that sleep until somebody wakes them.
-    asleep: usize,
+    /// Engine threads that sleep, the one that fell asleep last at the end: its cache is warmest, so it is called first.
+    asleep: Vec<(usize, Thread)>,
+    /// Threads that are about to look: they were called, or look around before they sleep.
+    called: u32,
+    /// How long each thread waited for its last batch.
+    waited: Vec<Duration>,
+}
+
+impl Desk {
+    /// Wakes a thread for what waits, unless one comes to it as soon: waking costs a system call here, and a core there.
+    #[must_use]
+    fn call(&mut self, now: Instant) -> Option<Thread> {
+        if self.asleep.is_empty() || self.board.is_soon_taken(self.called, now) {
+            return None;
+        }
+        let (_, thread) = self.asleep.pop()?;
+        self.called += 1;
+        Some(thread)
+    }
+    /// Wakes all threads that sleep.
+    fn call_all(&mut self) {
+        for (_, thread) in self.asleep.drain(..) {
+            self.called += 1;
+            thread.unpark();
+        }
+    }
+    /// Whether `thread`, which has had nothing to do since `since`, looks around before it sleeps: where its last wait was shorter than
+    /// waking it takes, and nobody else looks already.
+    fn looks(&self, thread: usize, since: Instant, now: Instant) -> bool {
+        self.called == 0 && self.waited[thread] < WAKE && now.saturating_duration_since(since) < WAKE
+    }
+    /// `thread` is awake: it was called, or its time is over.
+    fn rise(&mut self, thread: usize) {
+        match self.asleep.iter().position(|(sleeper, _)| *sleeper == thread) {
+            Some(place) => _ = self.asleep.remove(place),
+            None => self.called -= 1,
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Shared {
     desk: Mutex<Desk>,
-    changed: Condvar,
     linger: Duration,
     threads: usize,
     classes: HashMap<ModelName, Class>,
@@ -137,9 +174,10 @@ impl Queue {
                 desk: Mutex::new(Desk {
                     board,
                     shares,
-                    asleep: 0,
+                    asleep: Vec::new(),
+                    called: 0,
+                    waited: vec![Duration::ZERO; bounds.threads],
                 }),
-                changed: Condvar::new(),
                 linger: bounds.linger,
                 threads: bounds.threads,
                 classes: rules.classes,
@@ -163,11 +201,10 @@ impl Queue {
         let mut desk = self.lock();
         let refused = desk.board.push(item, &mut dead);
         self.tell(&desk.board);
-        // Waking costs a system call, also where nobody sleeps.
-        let wakes = refused.is_ok() && desk.asleep > 0 && !desk.board.is_soon_taken(pushed);
+        let called = refused.is_ok().then(|| desk.call(pushed)).flatten();
         drop(desk);
-        if wakes {
-            self.shared.changed.notify_one();
+        if let Some(thread) = called {
+            thread.unpark();
         }
         if let Err((why, order)) = refused {
             order.flight.refuse(why.into());
@@ -178,24 +215,30 @@ impl Queue {
     /// Blocks engine thread `thread` until there is something to run; `None` when draining and all is done.
     #[must_use]
     pub fn take(&self, thread: usize) -> Option<Work> {
-        let mut desk = self.lock();
+        let (mut desk, mut idle_since) = (self.lock(), None);
         loop {
             let (now, mut dead) = (clock::instant(), Vec::new());
             let next = desk.board.take(thread, now, &mut dead);
             self.tell(&desk.board);
+            let until = match next {
+                Next::Run(items) => {
+                    desk.waited[thread] = now.saturating_duration_since(idle_since.unwrap_or(now));
+                    let help = desk.board.has_ready().then(|| desk.call(now)).flatten();
+                    drop(desk);
+                    if let Some(help) = help {
+                        help.unpark();
+                    }
+                    self.dismiss(dead);
+                    return Some(Work::Batch(Batch::new(items, now)));
+                }
+                Next::Wait(until) => until,
+            };
             if !dead.is_empty() {
                 drop(desk);
                 self.dismiss(dead);
-                if let Next::Run(items) = next {
-                    return Some(Work::Batch(Batch::new(items, now)));
-                }
                 desk = self.lock(); // what came while the lock was open has not been looked at
                 continue;
             }
-            let until = match next {
-                Next::Run(items) => return Some(Work::Batch(Batch::new(items, now))),
-                Next::Wait(until) => until,
-            };
             if let Some(share) = desk.shares.pop_front() {
                 desk.board.occupy(thread, now + share.cost);
                 return Some(Work::Share(share));
@@ -203,18 +246,42 @@ impl Queue {
             if until.is_none() && desk.board.is_draining() {
                 return None;
             }
-            desk.asleep += 1;
-            let changed = &self.shared.changed;
+            let since = *idle_since.get_or_insert(now);
             desk = match until {
-                None => changed.wait(desk).unwrap_or_else(PoisonError::into_inner),
-                Some(at) => {
-                    let nap = at.saturating_duration_since(now);
-                    let slept = changed.wait_timeout(desk, nap);
-                    slept.unwrap_or_else(PoisonError::into_inner).0
-                }
+                None if desk.looks(thread, since, now) => self.look_around(desk, since + WAKE),
+                until => self.sleep(desk, thread, until.map(|at| at.saturating_duration_since(now))),
             };
-            desk.asleep -= 1;
         }
+    }
+
+    /// Gives the core to whoever wants it, and looks whether something came, until `till`.
+    fn look_around<'q>(&'q self, mut desk: MutexGuard<'q, Desk>, till: Instant) -> MutexGuard<'q, Desk> {
+        desk.called += 1;
+        drop(desk);
+        while self.shared.serving.queued() == 0 && clock::instant() < till {
+            std::thread::yield_now();
+        }
+        desk = self.lock();
+        desk.called -= 1;
+        desk
+    }
+
+    /// Sleeps until somebody calls, or for a `nap`.
+    fn sleep<'q>(
+        &'q self,
+        mut desk: MutexGuard<'q, Desk>,
+        thread: usize,
+        nap: Option<Duration>,
+    ) -> MutexGuard<'q, Desk> {
+        desk.asleep.push((thread, std::thread::current()));
+        drop(desk);
+        match nap {
+            None => std::thread::park(),
+            Some(nap) => std::thread::park_timeout(nap),
+        }
+        desk = self.lock();
+        desk.rise(thread);
+        desk
     }
 
     /// Engine threads that take from this queue.
@@ -234,8 +301,7 @@ impl Queue {
         let mut desk = self.lock();
         desk.board.occupy(thread, clock::instant() + own);
         desk.shares.extend(shares.iter().cloned());
-        drop(desk);
-        self.shared.changed.notify_all();
+        desk.call_all();
     }
 
     /// Shows them no more.
@@ -246,8 +312,9 @@ impl Queue {
 
     /// Refuses what comes, lets the threads finish what waits and then return.
     pub fn drain(&self) {
-        self.lock().board.drain();
-        self.shared.changed.notify_all();
+        let mut desk = self.lock();
+        desk.board.drain();
+        desk.call_all();
     }
 
     /// How long something pushed now would probably wait.
@@ -261,6 +328,8 @@ impl Queue {
         let slot = &order.slot;
         let class = self.class(&slot.release.model);
         let signature = join::signature_of(&slot.manifest, &order.inputs);
+        let place = signature.and_then(|of| slot.manifest.signatures.iter().position(|one| std::ptr::eq(one, of)));
+        let ahead = place.and_then(|place| slot.lanes.get(place).copied().flatten());
         let joinable = signature.is_some_and(join::is_joinable);
         let rows = if joinable { join::rows(&order.inputs) } else { 1 };
         let plan = if joinable {
@@ -272,7 +341,7 @@ impl Queue {
         let delays = [self.shared.linger, class.delay_max(), budget / 5, plan.company];
         let lane = LaneId {
             model: slot.manifest_id,
-            join: join::key(&slot.weights, &order.inputs),
+            join: ahead.unwrap_or_else(|| join::key(&slot.weights, &order.inputs)),
         };
         let factor = u32::try_from(rows).unwrap_or(u32::MAX);
         Item {
@@ -297,7 +366,7 @@ impl Queue {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Desk> {
+    fn lock(&self) -> MutexGuard<'_, Desk> {
         self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
     fn tell(&self, board: &Board<Order>) {
