@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use http::header::CACHE_CONTROL;
+use http::header::{CACHE_CONTROL, HeaderName};
 use http::{HeaderMap, Request, StatusCode};
 use proto::ids::TenantId;
 use proto::limits::SUBJECT_BYTES_MAX;
@@ -57,7 +57,7 @@ impl Asker {
 }
 
 /// The person whose data a request carries, if its sender says.
-pub(in super::super) const SUBJECT: &str = "meridian-subject";
+pub(in super::super) const SUBJECT: HeaderName = HeaderName::from_static("meridian-subject");
 
 fn subject(headers: &HeaderMap) -> Result<Option<Subject>, Problem> {
     let mut all = headers.get_all(SUBJECT).iter();

@@ -54,7 +54,7 @@ pub(in super::super) async fn obtain_paid(
         .run
         .filter(|_| matches!(origin, CacheUse::Miss | CacheUse::Bypass));
     end.way = Some(own.map_or(Way::Kept, |run| Way::Run {
-        rows: question.rows(),
+        rows: question.rows,
         run,
         looked: matches!(origin, CacheUse::Miss),
     }));
@@ -62,7 +62,7 @@ pub(in super::super) async fn obtain_paid(
     let metrics = &door.parts.metrics;
     metrics.answered_from(origin);
     let (model, busy) = (&question.slot.release.model, own.map(|run| run.busy));
-    metrics.usage.add(model, question.payer, question.rows(), busy);
+    metrics.usage.add(model, question.payer, question.rows, busy);
     span.record("cache", tracing::field::debug(origin));
     let at = clock::instant();
     Ok(Obtained { landed, origin, at })

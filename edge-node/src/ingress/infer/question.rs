@@ -29,6 +29,8 @@ pub(in super::super) struct Question {
     /// Two questions with one key have one answer; none where only the model's own will do.
     pub(super) key: Option<Key>,
     inputs: Arc<Vec<Tensor>>,
+    /// Rows that are asked for; 1 where the model does not join rows.
+    pub(super) rows: usize,
     pub(super) payer: Payer,
     level: Option<Level>,
     /// Its memory is given back when it is answered.
@@ -43,7 +45,12 @@ impl Question {
         mut request: InferRequest,
         lent: Lent,
     ) -> Result<Self, Problem> {
-        fit::signature(&slot.manifest, &request)?;
+        let signature = fit::signature(&slot.manifest, &request)?;
+        let rows = if join::is_joinable(signature) {
+            join::rows(&request.inputs)
+        } else {
+            1
+        };
         let level = level(request.parameters.remove("priority"))?;
         let key = (!asker.bypass).then(|| {
             let outputs: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
@@ -57,6 +64,7 @@ impl Question {
             request,
             key,
             inputs,
+            rows,
             payer: Payer::of(&asker.tenant),
             level,
             _lent: lent,
@@ -79,16 +87,6 @@ impl Question {
     /// Lets all others go first.
     pub(in super::super) fn go_last(&mut self) {
         self.level = Level::asked(u64::MAX);
-    }
-
-    /// Rows that are asked for; 1 where the model does not join rows.
-    pub(super) fn rows(&self) -> usize {
-        let signature = join::signature_of(&self.slot.manifest, &self.inputs);
-        if signature.is_some_and(join::is_joinable) {
-            join::rows(&self.inputs)
-        } else {
-            1
-        }
     }
 
     /// The question as the queue takes it.
