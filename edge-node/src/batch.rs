@@ -7,15 +7,15 @@ pub mod accounts;
 pub mod board;
 pub mod class;
 pub mod demand;
+mod desk;
 pub mod gain;
 pub mod join;
 mod plain;
 pub mod ranks;
 pub mod share;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use proto::ids::ModelName;
@@ -30,6 +30,7 @@ use crate::serving::{ModelSlot, Serving};
 use accounts::Payer;
 use board::{Board, Bounds, Item, Job, LaneId, Next, WAKE};
 use class::{Class, Level};
+use desk::Desk;
 use gain::Plan;
 use share::Share;
 
@@ -107,55 +108,9 @@ pub struct Queue {
     shared: Arc<Shared>,
 }
 
-/// What the lock guards.
-#[derive(Debug)]
-struct Desk {
-    board: Board<Order>,
-    /// Shares that were shown; some may be taken back by now.
-    shares: VecDeque<Arc<Share>>,
-    /// Engine threads that sleep, the one that fell asleep last at the end: its cache is warmest, so it is called first.
-    asleep: Vec<(usize, Thread)>,
-    /// Threads that are about to look: they were called, or look around before they sleep.
-    called: u32,
-    /// How long each thread waited for its last batch.
-    waited: Vec<Duration>,
-}
-
-impl Desk {
-    /// Wakes a thread for what waits, unless one comes to it as soon: waking costs a system call here, and a core there.
-    #[must_use]
-    fn call(&mut self, now: Instant) -> Option<Thread> {
-        if self.asleep.is_empty() || self.board.is_soon_taken(self.called, now) {
-            return None;
-        }
-        let (_, thread) = self.asleep.pop()?;
-        self.called += 1;
-        Some(thread)
-    }
-    /// Wakes all threads that sleep.
-    fn call_all(&mut self) {
-        for (_, thread) in self.asleep.drain(..) {
-            self.called += 1;
-            thread.unpark();
-        }
-    }
-    /// Whether `thread`, which has had nothing to do since `since`, looks around before it sleeps: where its last wait was shorter than
-    /// waking it takes, and nobody else looks already.
-    fn looks(&self, thread: usize, since: Instant, now: Instant) -> bool {
-        self.called == 0 && self.waited[thread] < WAKE && now.saturating_duration_since(since) < WAKE
-    }
-    /// `thread` is awake: it was called, or its time is over.
-    fn rise(&mut self, thread: usize) {
-        match self.asleep.iter().position(|(sleeper, _)| *sleeper == thread) {
-            Some(place) => _ = self.asleep.remove(place),
-            None => self.called -= 1,
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Shared {
-    desk: Mutex<Desk>,
+    desk: Mutex<Desk<Order>>,
     linger: Duration,
     threads: usize,
     classes: HashMap<ModelName, Class>,
@@ -168,16 +123,9 @@ impl Queue {
     #[must_use]
     pub fn new(bounds: Bounds, rules: Rules, serving: Serving, metrics: Metrics) -> Self {
         let board = Board::new(bounds, rules.weights);
-        let shares = VecDeque::new();
         Self {
             shared: Arc::new(Shared {
-                desk: Mutex::new(Desk {
-                    board,
-                    shares,
-                    asleep: Vec::new(),
-                    called: 0,
-                    waited: vec![Duration::ZERO; bounds.threads],
-                }),
+                desk: Mutex::new(Desk::new(board, bounds.threads)),
                 linger: bounds.linger,
                 threads: bounds.threads,
                 classes: rules.classes,
@@ -222,7 +170,7 @@ impl Queue {
             self.tell(&desk.board);
             let until = match next {
                 Next::Run(items) => {
-                    desk.waited[thread] = now.saturating_duration_since(idle_since.unwrap_or(now));
+                    desk.note_wait(thread, now.saturating_duration_since(idle_since.unwrap_or(now)));
                     let help = desk.board.has_ready().then(|| desk.call(now)).flatten();
                     drop(desk);
                     if let Some(help) = help {
@@ -255,25 +203,25 @@ impl Queue {
     }
 
     /// Gives the core to whoever wants it, and looks whether something came, until `till`.
-    fn look_around<'q>(&'q self, mut desk: MutexGuard<'q, Desk>, till: Instant) -> MutexGuard<'q, Desk> {
-        desk.called += 1;
+    fn look_around<'q>(&'q self, mut desk: MutexGuard<'q, Desk<Order>>, till: Instant) -> MutexGuard<'q, Desk<Order>> {
+        desk.expect(clock::instant());
         drop(desk);
         while self.shared.serving.queued() == 0 && clock::instant() < till {
             std::thread::yield_now();
         }
         desk = self.lock();
-        desk.called -= 1;
+        desk.looked();
         desk
     }
 
     /// Sleeps until somebody calls, or for a `nap`.
     fn sleep<'q>(
         &'q self,
-        mut desk: MutexGuard<'q, Desk>,
+        mut desk: MutexGuard<'q, Desk<Order>>,
         thread: usize,
         nap: Option<Duration>,
-    ) -> MutexGuard<'q, Desk> {
-        desk.asleep.push((thread, std::thread::current()));
+    ) -> MutexGuard<'q, Desk<Order>> {
+        desk.lie_down(thread);
         drop(desk);
         match nap {
             None => std::thread::park(),
@@ -366,7 +314,7 @@ impl Queue {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Desk> {
+    fn lock(&self) -> MutexGuard<'_, Desk<Order>> {
         self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
     fn tell(&self, board: &Board<Order>) {
