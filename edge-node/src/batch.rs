@@ -7,13 +7,15 @@ pub mod accounts;
 pub mod board;
 pub mod class;
 pub mod demand;
+mod desk;
 pub mod gain;
 pub mod join;
+mod plain;
 pub mod ranks;
 pub mod share;
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use proto::ids::ModelName;
@@ -26,8 +28,9 @@ use crate::engine::Model;
 use crate::metrics::Metrics;
 use crate::serving::{ModelSlot, Serving};
 use accounts::Payer;
-use board::{Board, Bounds, Item, Job, LaneId, Next};
+use board::{Board, Bounds, Item, Job, LaneId, Next, WAKE};
 use class::{Class, Level};
+use desk::Desk;
 use gain::Plan;
 use share::Share;
 
@@ -105,20 +108,9 @@ pub struct Queue {
     shared: Arc<Shared>,
 }
 
-/// What the lock guards.
-#[derive(Debug)]
-struct Desk {
-    board: Board<Order>,
-    /// Shares that were shown; some may be taken back by now.
-    shares: VecDeque<Arc<Share>>,
-    /// Threads that sleep until somebody wakes them.
-    asleep: usize,
-}
-
 #[derive(Debug)]
 struct Shared {
-    desk: Mutex<Desk>,
-    changed: Condvar,
+    desk: Mutex<Desk<Order>>,
     linger: Duration,
     threads: usize,
     classes: HashMap<ModelName, Class>,
@@ -131,15 +123,9 @@ impl Queue {
     #[must_use]
     pub fn new(bounds: Bounds, rules: Rules, serving: Serving, metrics: Metrics) -> Self {
         let board = Board::new(bounds, rules.weights);
-        let shares = VecDeque::new();
         Self {
             shared: Arc::new(Shared {
-                desk: Mutex::new(Desk {
-                    board,
-                    shares,
-                    asleep: 0,
-                }),
-                changed: Condvar::new(),
+                desk: Mutex::new(Desk::new(board, bounds.threads)),
                 linger: bounds.linger,
                 threads: bounds.threads,
                 classes: rules.classes,
@@ -163,11 +149,10 @@ impl Queue {
         let mut desk = self.lock();
         let refused = desk.board.push(item, &mut dead);
         self.tell(&desk.board);
-        // Waking costs a system call, also where nobody sleeps.
-        let wakes = refused.is_ok() && desk.asleep > 0 && !desk.board.is_soon_taken(pushed);
+        let called = refused.is_ok().then(|| desk.call(pushed)).flatten();
         drop(desk);
-        if wakes {
-            self.shared.changed.notify_one();
+        if let Some(thread) = called {
+            thread.unpark();
         }
         if let Err((why, order)) = refused {
             order.flight.refuse(why.into());
@@ -178,24 +163,30 @@ impl Queue {
     /// Blocks engine thread `thread` until there is something to run; `None` when draining and all is done.
     #[must_use]
     pub fn take(&self, thread: usize) -> Option<Work> {
-        let mut desk = self.lock();
+        let (mut desk, mut idle_since) = (self.lock(), None);
         loop {
             let (now, mut dead) = (clock::instant(), Vec::new());
             let next = desk.board.take(thread, now, &mut dead);
             self.tell(&desk.board);
+            let until = match next {
+                Next::Run(items) => {
+                    desk.note_wait(thread, now.saturating_duration_since(idle_since.unwrap_or(now)));
+                    let help = desk.board.has_ready().then(|| desk.call(now)).flatten();
+                    drop(desk);
+                    if let Some(help) = help {
+                        help.unpark();
+                    }
+                    self.dismiss(dead);
+                    return Some(Work::Batch(Batch::new(items, now)));
+                }
+                Next::Wait(until) => until,
+            };
             if !dead.is_empty() {
                 drop(desk);
                 self.dismiss(dead);
-                if let Next::Run(items) = next {
-                    return Some(Work::Batch(Batch::new(items, now)));
-                }
                 desk = self.lock(); // what came while the lock was open has not been looked at
                 continue;
             }
-            let until = match next {
-                Next::Run(items) => return Some(Work::Batch(Batch::new(items, now))),
-                Next::Wait(until) => until,
-            };
             if let Some(share) = desk.shares.pop_front() {
                 desk.board.occupy(thread, now + share.cost);
                 return Some(Work::Share(share));
@@ -203,18 +194,42 @@ impl Queue {
             if until.is_none() && desk.board.is_draining() {
                 return None;
             }
-            desk.asleep += 1;
-            let changed = &self.shared.changed;
+            let since = *idle_since.get_or_insert(now);
             desk = match until {
-                None => changed.wait(desk).unwrap_or_else(PoisonError::into_inner),
-                Some(at) => {
-                    let nap = at.saturating_duration_since(now);
-                    let slept = changed.wait_timeout(desk, nap);
-                    slept.unwrap_or_else(PoisonError::into_inner).0
-                }
+                None if desk.looks(thread, since, now) => self.look_around(desk, since + WAKE),
+                until => self.sleep(desk, thread, until.map(|at| at.saturating_duration_since(now))),
             };
-            desk.asleep -= 1;
         }
+    }
+
+    /// Gives the core to whoever wants it, and looks whether something came, until `till`.
+    fn look_around<'q>(&'q self, mut desk: MutexGuard<'q, Desk<Order>>, till: Instant) -> MutexGuard<'q, Desk<Order>> {
+        desk.expect(clock::instant());
+        drop(desk);
+        while self.shared.serving.queued() == 0 && clock::instant() < till {
+            std::thread::yield_now();
+        }
+        desk = self.lock();
+        desk.looked();
+        desk
+    }
+
+    /// Sleeps until somebody calls, or for a `nap`.
+    fn sleep<'q>(
+        &'q self,
+        mut desk: MutexGuard<'q, Desk<Order>>,
+        thread: usize,
+        nap: Option<Duration>,
+    ) -> MutexGuard<'q, Desk<Order>> {
+        desk.lie_down(thread);
+        drop(desk);
+        match nap {
+            None => std::thread::park(),
+            Some(nap) => std::thread::park_timeout(nap),
+        }
+        desk = self.lock();
+        desk.rise(thread);
+        desk
     }
 
     /// Engine threads that take from this queue.
@@ -234,8 +249,7 @@ impl Queue {
         let mut desk = self.lock();
         desk.board.occupy(thread, clock::instant() + own);
         desk.shares.extend(shares.iter().cloned());
-        drop(desk);
-        self.shared.changed.notify_all();
+        desk.call_all();
     }
 
     /// Shows them no more.
@@ -246,8 +260,9 @@ impl Queue {
 
     /// Refuses what comes, lets the threads finish what waits and then return.
     pub fn drain(&self) {
-        self.lock().board.drain();
-        self.shared.changed.notify_all();
+        let mut desk = self.lock();
+        desk.board.drain();
+        desk.call_all();
     }
 
     /// How long something pushed now would probably wait.
@@ -261,6 +276,8 @@ impl Queue {
         let slot = &order.slot;
         let class = self.class(&slot.release.model);
         let signature = join::signature_of(&slot.manifest, &order.inputs);
+        let place = signature.and_then(|of| slot.manifest.signatures.iter().position(|one| std::ptr::eq(one, of)));
+        let ahead = place.and_then(|place| slot.lanes.get(place).copied().flatten());
         let joinable = signature.is_some_and(join::is_joinable);
         let rows = if joinable { join::rows(&order.inputs) } else { 1 };
         let plan = if joinable {
@@ -272,7 +289,7 @@ impl Queue {
         let delays = [self.shared.linger, class.delay_max(), budget / 5, plan.company];
         let lane = LaneId {
             model: slot.manifest_id,
-            join: join::key(&slot.weights, &order.inputs),
+            join: ahead.unwrap_or_else(|| join::key(&slot.weights, &order.inputs)),
         };
         let factor = u32::try_from(rows).unwrap_or(u32::MAX);
         Item {
@@ -297,7 +314,7 @@ impl Queue {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Desk> {
+    fn lock(&self) -> MutexGuard<'_, Desk<Order>> {
         self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
     fn tell(&self, board: &Board<Order>) {

@@ -25,6 +25,7 @@ use proto::region_state::{RegionInfo, Tenant};
 use tokio::sync::mpsc;
 
 use crate::batch::gain::Gain;
+use crate::batch::join;
 use crate::elsewhere::Elsewhere;
 use crate::engine::Model;
 use crate::ingress::statistics::{Runs, Statistics};
@@ -74,6 +75,8 @@ pub struct ModelSlot {
     pub label: HeaderValue,
     /// Where the model is that runs it.
     pub seat: Seat,
+    /// For each signature what its requests are joined by, where that is the same for all of them.
+    pub lanes: Vec<Option<ContentHash>>,
     /// How long one row takes on this node.
     pub pace: Pace,
     /// What it has been asked since it was loaded.
@@ -98,6 +101,8 @@ impl ModelSlot {
         let weights = manifest.file(&variant.file)?.blake3;
         let pace = Pace::starting_at(variant.measured.row_us, variant.measured.rows8_us);
         let (release, pipeline) = (manifest.release(), manifest.pipeline_digest());
+        let lanes = manifest.signatures.iter().map(|of| join::fixed_key(&weights, of));
+        let lanes = lanes.collect();
         let label = HeaderValue::try_from(format!("{release} {manifest_id}")).ok()?;
         Some(Self {
             release,
@@ -108,6 +113,7 @@ impl ModelSlot {
             pipeline,
             label,
             seat,
+            lanes,
             pace,
             statistics: Statistics::default(),
         })

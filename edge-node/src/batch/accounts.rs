@@ -10,6 +10,7 @@ use proto::ids::TenantId;
 use proto::limits::TENANTS_MAX;
 
 use super::class::{LEVELS, Level};
+use super::plain::PlainMap;
 
 /// Whose time it is: a digest of the tenant's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,7 +53,7 @@ struct Account {
 #[derive(Debug, Default)]
 pub struct Accounts {
     weights: HashMap<Payer, u32>,
-    of: HashMap<Payer, Account>,
+    of: PlainMap<Payer, Account>,
     /// How far the line has come: what the latest to go first had spent.
     line: Spent,
     backlog: [Duration; LEVELS],

@@ -28,6 +28,7 @@ use proto::ids::ContentHash;
 use super::accounts::{Accounts, Payer};
 use super::class::Level;
 use super::demand::Demand;
+use super::plain::PlainMap;
 use super::ranks::{RISEN_EVERY, Ranks, Seq};
 use thread::Thread;
 
@@ -39,7 +40,7 @@ const COMPANY_LOAD: f64 = 0.5;
 
 /// What it takes to wake a thread. Work that a busy thread comes to sooner is left to it: the second one would only take the
 /// core from those who read requests and write answers.
-const WAKE: Duration = Duration::from_micros(50);
+pub const WAKE: Duration = Duration::from_micros(50);
 
 /// What the board must know of a job it holds.
 pub trait Job {
@@ -143,12 +144,12 @@ struct Lane {
 #[derive(Debug)]
 pub struct Board<J> {
     bounds: Bounds,
-    waiting: HashMap<Seq, Waiting<J>>,
+    waiting: PlainMap<Seq, Waiting<J>>,
     next: Seq,
-    lanes: HashMap<LaneId, Lane>,
+    lanes: PlainMap<LaneId, Lane>,
     ready: Ranks,
     forming: BTreeSet<(Instant, Seq)>,
-    rows: HashMap<ContentHash, usize>,
+    rows: PlainMap<ContentHash, usize>,
     bytes: usize,
     accounts: Accounts,
     demand: Demand,
@@ -165,12 +166,12 @@ impl<J: Job> Board<J> {
     pub fn new(bounds: Bounds, weights: HashMap<Payer, u32>) -> Self {
         Self {
             bounds,
-            waiting: HashMap::new(),
+            waiting: PlainMap::default(),
             next: 0,
-            lanes: HashMap::new(),
+            lanes: PlainMap::default(),
             ready: Ranks::default(),
             forming: BTreeSet::new(),
-            rows: HashMap::new(),
+            rows: PlainMap::default(),
             bytes: 0,
             accounts: Accounts::new(weights),
             demand: Demand::default(),
@@ -200,13 +201,22 @@ impl<J: Job> Board<J> {
     pub fn idle(&self) -> usize {
         self.threads.iter().filter(|thread| thread.until.is_none()).count()
     }
-    /// Whether all that waits will be taken by a thread that is busy now sooner than another could be woken.
+    /// Whether all that waits will be taken by a thread that is busy now sooner than another could be woken, or is little for the
+    /// `called` ones that are waking up already.
     #[must_use]
-    pub fn is_soon_taken(&self, now: Instant) -> bool {
+    pub fn is_soon_taken(&self, called: u32, now: Instant) -> bool {
         let soon = now + WAKE;
         let work = self.accounts.backlog();
+        if called > 0 && work < WAKE * called {
+            return true;
+        }
         let busy = self.threads.iter().filter_map(|thread| thread.until);
         work < WAKE && busy.filter(|until| *until > now).any(|until| until + work < soon)
+    }
+    /// Whether something waits that a free thread would take.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
     /// Has `thread` count as busy until then, with what the board did not give it.
     pub fn occupy(&mut self, thread: usize, until: Instant) {

@@ -1,7 +1,7 @@
 //! Rows of several requests as one tensor, and back. Axis 0 is the row axis; nothing else may differ.
 
 use proto::ids::ContentHash;
-use proto::manifest::{Dim, Manifest, Signature};
+use proto::manifest::{Dim, Manifest, Signature, TensorSpec};
 use proto::oip::Tensor;
 
 /// The signature that takes inputs of these names, in any order.
@@ -48,6 +48,25 @@ pub fn key(weights: &ContentHash, inputs: &[Tensor]) -> ContentHash {
         hasher.update(format!("{tail:?}").as_bytes());
     }
     hasher.finalize().into()
+}
+
+/// The [`key`] of all requests of `signature` where it fixes every size beyond axis 0.
+#[must_use]
+pub fn fixed_key(weights: &ContentHash, signature: &Signature) -> Option<ContentHash> {
+    let one = |spec: &TensorSpec| {
+        let size = |(axis, dim): (usize, &Dim)| match dim {
+            Dim::Fixed(size) => usize::try_from(*size).ok(),
+            Dim::Named(_) => (axis == 0).then_some(1),
+        };
+        Some(Tensor {
+            name: spec.name.clone(),
+            datatype: spec.datatype,
+            shape: spec.shape.iter().enumerate().map(size).collect::<Option<_>>()?,
+            data: Vec::new(),
+        })
+    };
+    let inputs: Vec<Tensor> = signature.inputs.iter().map(one).collect::<Option<_>>()?;
+    Some(key(weights, &inputs))
 }
 
 /// By name, so that two spellings of one request meet.
@@ -129,7 +148,7 @@ fn row_bytes(tensor: &Tensor, rest: &[u8], rows: usize, total: usize) -> Option<
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use proto::manifest::{DataType, TensorSpec};
+    use proto::manifest::DataType;
 
     use super::*;
 
@@ -176,6 +195,33 @@ mod tests {
             data: vec![0; 4],
         };
         assert_eq!(split(&[scalar], &[1, 1]), None);
+    }
+
+    #[test]
+    fn a_key_that_is_known_ahead_is_that_of_each_request() {
+        let weights = ContentHash::of(b"w");
+        let spec = |name: &str, tail: Dim| TensorSpec {
+            name: name.to_owned(),
+            datatype: DataType::Fp32,
+            shape: vec![Dim::Named("batch".to_owned()), tail],
+        };
+        let signature = |tail: Dim| Signature {
+            name: "tensors".to_owned(),
+            inputs: vec![spec("b", Dim::Fixed(3)), spec("a", tail)],
+            outputs: Vec::new(),
+            pre: Vec::new(),
+            post: Vec::new(),
+        };
+        let asked = |name: &str, rows: usize, tail: usize| Tensor {
+            name: name.to_owned(),
+            datatype: DataType::Fp32,
+            shape: vec![rows, tail],
+            data: Vec::new(),
+        };
+        let ahead = fixed_key(&weights, &signature(Dim::Fixed(4)));
+        assert_eq!(ahead, Some(key(&weights, &[asked("a", 7, 4), asked("b", 7, 3)])));
+        assert_ne!(ahead, Some(key(&weights, &[asked("a", 7, 5), asked("b", 7, 3)])));
+        assert_eq!(fixed_key(&weights, &signature(Dim::Named("length".to_owned()))), None);
     }
 
     #[test]

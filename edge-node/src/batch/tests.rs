@@ -79,9 +79,9 @@ async fn what_waits_together_runs_together_and_each_gets_its_own_rows() {
     let waiters: Vec<Waiter> = (1..=3_u8).map(|n| bench.order(&[f32::from(n), 0.5], 10_000)).collect();
     assert_eq!(bench.serving.queued(), 3);
     bench.model.release();
-    assert_eq!(first.outcome().await.unwrap().run.unwrap().rows, 1);
+    assert_eq!(first.await.unwrap().run.unwrap().rows, 1);
     for (n, waiter) in (1..=3_u8).zip(waiters) {
-        let landed = waiter.outcome().await.unwrap();
+        let landed = waiter.await.unwrap();
         assert_eq!(
             landed.outputs.as_slice(),
             [fp32("y", &[1, 2], &[f32::from(n) * 2.0, 1.0])]
@@ -98,12 +98,12 @@ async fn one_bad_row_fails_its_own_request_and_no_strangers() {
         let first = bench.occupy().await;
         let (good, bad) = (bench.order(&[1.0, 1.0], 10_000), bench.order(&[bad, 1.0], 10_000));
         bench.model.release();
-        first.outcome().await.unwrap();
+        first.await.unwrap();
         assert_eq!(
-            good.outcome().await.unwrap().outputs.as_slice(),
+            good.await.unwrap().outputs.as_slice(),
             [fp32("y", &[1, 2], &[2.0, 2.0])]
         );
-        assert!(matches!(bad.outcome().await, Err(Refusal::Input(_) | Refusal::Failed)));
+        assert!(matches!(bad.await, Err(Refusal::Input(_) | Refusal::Failed)));
     }
 }
 
@@ -114,8 +114,8 @@ async fn an_order_whose_deadline_passes_in_the_queue_is_never_run() {
     let late = bench.order(&[1.0, 1.0], 30);
     tokio::time::sleep(Duration::from_millis(31)).await; // the deadline itself is what is waited for
     bench.model.release();
-    first.outcome().await.unwrap();
-    assert_eq!(late.outcome().await.unwrap_err(), Refusal::Expired);
+    first.await.unwrap();
+    assert_eq!(late.await.unwrap_err(), Refusal::Expired);
     assert_eq!(bench.model.count(), 1);
 }
 
@@ -125,8 +125,8 @@ async fn an_order_whose_client_has_gone_is_never_run() {
     let first = bench.occupy().await;
     drop(bench.order(&[1.0, 1.0], 10_000));
     bench.model.release();
-    first.outcome().await.unwrap();
-    bench.order(&[2.0, 2.0], 10_000).outcome().await.unwrap();
+    first.await.unwrap();
+    bench.order(&[2.0, 2.0], 10_000).await.unwrap();
     assert_eq!(bench.model.count(), 2);
 }
 
@@ -138,8 +138,8 @@ async fn draining_finishes_what_was_accepted_and_refuses_the_rest() {
     bench.queue.drain();
     let refused = bench.order(&[1.0, 1.0], 10_000);
     bench.model.release();
-    assert!(first.outcome().await.is_ok() && accepted.outcome().await.is_ok());
-    assert_eq!(refused.outcome().await.unwrap_err(), Refusal::Draining);
+    assert!(first.await.is_ok() && accepted.await.is_ok());
+    assert_eq!(refused.await.unwrap_err(), Refusal::Draining);
     assert_eq!(bench.model.rows_most.load(Ordering::SeqCst), 1);
 }
 
@@ -160,7 +160,7 @@ async fn a_large_request_runs_on_all_idle_threads_and_its_rows_keep_their_order(
         tokio::task::yield_now().await;
     }
     bench.model.release();
-    let landed = large.outcome().await.unwrap();
+    let landed = large.await.unwrap();
     let doubled: Vec<f32> = values.iter().map(|v| v * 2.0).collect();
     assert_eq!(landed.outputs.as_slice(), [fp32("y", &[9, 2], &doubled)]);
     assert_eq!(landed.run.unwrap().rows, 9);
@@ -171,7 +171,7 @@ async fn a_large_request_runs_on_all_idle_threads_and_its_rows_keep_their_order(
 async fn a_share_that_nobody_takes_is_run_by_its_owner() {
     let bench = bench_with(2, 1);
     slow(&bench);
-    let large = bench.order(&[1.0; 16], 10_000).outcome().await.unwrap();
+    let large = bench.order(&[1.0; 16], 10_000).await.unwrap();
     assert_eq!(large.outputs.as_slice(), [fp32("y", &[8, 2], &[2.0; 16])]);
     assert_eq!(
         (bench.model.count(), bench.model.rows_most.load(Ordering::SeqCst)),
@@ -189,9 +189,9 @@ async fn a_large_request_beside_a_busy_thread_runs_whole() {
         tokio::task::yield_now().await;
     }
     bench.model.release();
-    assert!(small.outcome().await.is_ok());
+    assert!(small.await.is_ok());
     assert_eq!(
-        large.outcome().await.unwrap().outputs.as_slice(),
+        large.await.unwrap().outputs.as_slice(),
         [fp32("y", &[8, 2], &[2.0; 16])]
     );
     assert_eq!(
@@ -208,9 +208,9 @@ async fn a_bad_row_in_a_share_fails_its_request_and_the_threads_go_on() {
         slow(&bench);
         let mut values = [1.0; 16];
         values[15] = bad;
-        let outcome = bench.order(&values, 10_000).outcome().await;
+        let outcome = bench.order(&values, 10_000).await;
         assert!(matches!(outcome, Err(Refusal::Input(_) | Refusal::Failed)));
-        assert!(bench.order(&[1.0; 16], 10_000).outcome().await.is_ok());
+        assert!(bench.order(&[1.0; 16], 10_000).await.is_ok());
     }
 }
 
@@ -269,7 +269,7 @@ async fn of_many_thousand_orders_none_starts_after_its_deadline() {
     }
     let mut answered = 0;
     for waiter in waiters {
-        answered += usize::from(waiter.outcome().await.is_ok());
+        answered += usize::from(waiter.await.is_ok());
     }
     engine.stop();
     let began = std::mem::take(&mut *watch.0.lock().unwrap());

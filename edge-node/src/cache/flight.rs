@@ -8,12 +8,15 @@
 //! engine skips it. A flight that is dropped on the way tells its waiters so: nobody waits for nothing.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use proto::ids::ContentHash;
 use proto::oip::Tensor;
-use tokio::sync::watch;
 
 use super::key::Key;
 
@@ -98,10 +101,35 @@ impl std::fmt::Debug for Flights {
     }
 }
 
+/// What both ends share.
 #[derive(Debug)]
 struct Air {
-    outcome: watch::Sender<Option<Outcome>>,
-    deadline: Mutex<Instant>,
+    /// How many wait: the engine looks often, and needs no lock for it.
+    waiting: AtomicUsize,
+    cabin: Mutex<Cabin>,
+}
+
+#[derive(Debug)]
+struct Cabin {
+    deadline: Instant,
+    outcome: Option<Outcome>,
+    /// Of whoever leads; most flights have nobody else.
+    leader: Option<Waker>,
+    followers: Vec<Option<Waker>>,
+}
+
+impl Air {
+    fn cabin(&self) -> MutexGuard<'_, Cabin> {
+        self.cabin.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn tell(&self, outcome: Outcome) {
+        let mut cabin = self.cabin();
+        cabin.outcome = Some(outcome);
+        let (leader, followers) = (cabin.leader.take(), std::mem::take(&mut cabin.followers));
+        drop(cabin);
+        leader.into_iter().for_each(Waker::wake);
+        followers.into_iter().flatten().for_each(Waker::wake);
+    }
 }
 
 /// The telling end. Exactly one goes with each execution.
@@ -112,9 +140,13 @@ pub struct Flight {
     told: bool,
 }
 
-/// The waiting end.
+/// The waiting end: the flight's outcome, when it is there. Dropping it leaves the flight; the last to leave grounds it.
 #[derive(Debug)]
-pub struct Waiter(watch::Receiver<Option<Outcome>>);
+pub struct Waiter {
+    air: Arc<Air>,
+    /// Its place among the followers; none for the leader.
+    seat: Option<usize>,
+}
 
 /// Whether a request leads or follows.
 #[derive(Debug)]
@@ -139,9 +171,7 @@ impl Flights {
     pub fn board(&self, key: &Key, deadline: Instant) -> Boarding {
         let mut list = self.lock();
         if let Some(air) = list.get(&key.name) {
-            let mut latest = air.deadline.lock().unwrap_or_else(PoisonError::into_inner);
-            *latest = (*latest).max(deadline);
-            return Boarding::Follow(Waiter(air.outcome.subscribe()));
+            return Boarding::Follow(follow(air, deadline));
         }
         let (mut flight, waiter) = alone(deadline);
         list.insert(key.name, Arc::clone(&flight.air));
@@ -151,7 +181,8 @@ impl Flights {
     /// How many wait in all.
     #[cfg(test)]
     pub(super) fn passengers(&self) -> usize {
-        self.lock().values().map(|air| air.outcome.receiver_count()).sum()
+        let list = self.lock();
+        list.values().map(|air| air.waiting.load(Ordering::Acquire)).sum()
     }
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ContentHash, Arc<Air>>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
@@ -161,31 +192,49 @@ impl Flights {
 /// A flight that nobody else can join and whose answer is not kept.
 #[must_use]
 pub fn alone(deadline: Instant) -> (Flight, Waiter) {
-    let (outcome, waiter) = watch::channel(None);
     let air = Arc::new(Air {
-        outcome,
-        deadline: Mutex::new(deadline),
+        waiting: AtomicUsize::new(1),
+        cabin: Mutex::new(Cabin {
+            deadline,
+            outcome: None,
+            leader: None,
+            followers: Vec::new(),
+        }),
     });
-    (
-        Flight {
-            air,
-            listed: None,
-            told: false,
-        },
-        Waiter(waiter),
-    )
+    let waiter = Waiter {
+        air: Arc::clone(&air),
+        seat: None,
+    };
+    let flight = Flight {
+        air,
+        listed: None,
+        told: false,
+    };
+    (flight, waiter)
+}
+
+/// One more who waits for `air`.
+fn follow(air: &Arc<Air>, deadline: Instant) -> Waiter {
+    air.waiting.fetch_add(1, Ordering::AcqRel);
+    let mut cabin = air.cabin();
+    cabin.deadline = cabin.deadline.max(deadline);
+    cabin.followers.push(None);
+    Waiter {
+        air: Arc::clone(air),
+        seat: Some(cabin.followers.len() - 1),
+    }
 }
 
 impl Flight {
     /// Whether anybody still waits.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
-        !self.air.outcome.is_closed()
+        self.air.waiting.load(Ordering::Acquire) > 0
     }
     /// The latest moment at which the run may start: the latest deadline of those who wait.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        *self.air.deadline.lock().unwrap_or_else(PoisonError::into_inner)
+        self.air.cabin().deadline
     }
     /// Keeps the answer, then tells everybody.
     pub fn land(mut self, landed: Landed) {
@@ -216,7 +265,7 @@ impl Flight {
         }
         self.unlist();
         self.told = true;
-        self.air.outcome.send_replace(Some(outcome));
+        self.air.tell(outcome);
     }
     fn unlist(&mut self) {
         if let Some((flights, key)) = self.listed.take() {
@@ -233,13 +282,30 @@ impl Drop for Flight {
     }
 }
 
-impl Waiter {
-    /// Waits for the end. Cancelling leaves the flight; the last to leave grounds it.
-    pub async fn outcome(mut self) -> Outcome {
-        match self.0.wait_for(Option::is_some).await {
-            Ok(end) => end.clone().unwrap_or(Err(Refusal::Failed)),
-            Err(_) => Err(Refusal::Failed), // a flight tells before it goes
+impl Future for Waiter {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let mut cabin = self.air.cabin();
+        if let Some(outcome) = &cabin.outcome {
+            return Poll::Ready(outcome.clone());
         }
+        let place = match self.seat {
+            None => Some(&mut cabin.leader),
+            Some(seat) => cabin.followers.get_mut(seat),
+        };
+        match place {
+            Some(Some(waker)) => waker.clone_from(context.waker()),
+            Some(none) => *none = Some(context.waker().clone()),
+            None => unreachable!("seats are taken away only when the outcome is there"),
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.air.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -279,7 +345,7 @@ mod tests {
         let second = follow(&flights, b"a", later(900));
         let _other = lead(&flights, b"b", later(100));
         flight.land(landed());
-        assert!(first.outcome().await.is_ok() && second.outcome().await.is_ok());
+        assert!(first.await.is_ok() && second.await.is_ok());
         let _again = lead(&flights, b"a", later(100));
     }
 
@@ -300,6 +366,6 @@ mod tests {
     async fn a_flight_that_is_lost_on_the_way_tells_its_waiters() {
         let (flight, waiter) = lead(&flights(), b"a", later(100));
         drop(flight);
-        assert_eq!(waiter.outcome().await.unwrap_err(), Refusal::Abandoned);
+        assert_eq!(waiter.await.unwrap_err(), Refusal::Abandoned);
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn name(
     parameters: &str,
     inputs: &[Tensor],
 ) -> ContentHash {
-    let mut key = Fields(blake3::Hasher::new_keyed(&owner.secret));
+    let mut key = Fields::new(&owner.secret);
     key.field(slot.weights.as_bytes());
     key.field(slot.variant.numerics.as_bytes());
     key.field(slot.pipeline.as_bytes());
@@ -71,19 +71,46 @@ pub(super) fn name(
         tensor.shape.iter().for_each(|&size| key.count(size));
         key.field(&tensor.data);
     }
-    key.0.finalize().into()
+    key.finish()
 }
 
 /// Each field carries its length, so that no two lists of fields give the same bytes.
-struct Fields(blake3::Hasher);
+struct Fields {
+    hasher: blake3::Hasher,
+    /// Short fields that are not hashed yet: the hash takes many bytes at once far quicker than a few many times.
+    short: Vec<u8>,
+}
+
+/// Longer fields are hashed where they lie.
+const SHORT_BYTES_MAX: usize = 256;
 
 impl Fields {
+    fn new(secret: &[u8; 32]) -> Self {
+        Self {
+            hasher: blake3::Hasher::new_keyed(secret),
+            short: Vec::with_capacity(2 * SHORT_BYTES_MAX),
+        }
+    }
     fn field(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
-        self.0.update(bytes);
+        if bytes.len() > SHORT_BYTES_MAX {
+            self.flush();
+            self.hasher.update(bytes);
+        } else {
+            self.short.extend_from_slice(bytes);
+        }
     }
     fn count(&mut self, n: usize) {
-        self.0.update(&u64::try_from(n).unwrap_or(u64::MAX).to_le_bytes());
+        let n = u64::try_from(n).unwrap_or(u64::MAX);
+        self.short.extend_from_slice(&n.to_le_bytes());
+    }
+    fn flush(&mut self) {
+        self.hasher.update(&self.short);
+        self.short.clear();
+    }
+    fn finish(mut self) -> ContentHash {
+        self.flush();
+        self.hasher.finalize().into()
     }
 }
 
@@ -122,6 +149,19 @@ mod tests {
             name(&owner, of(&a), &one, &[], "", &[reshaped, y()]),
         ];
         assert!(others.iter().all(|other| *other != base));
+        // As long as this its bytes are hashed apart from the short fields around them.
+        let long = |first: f32| {
+            let values: Vec<f32> = std::iter::once(first).chain((1_u8..100).map(f32::from)).collect();
+            name(
+                &owner,
+                of(&a),
+                &one,
+                &[],
+                "",
+                &[testing::fp32("x", &[50, 2], &values), y()],
+            )
+        };
+        assert_ne!(long(1.0), long(2.0));
         assert_eq!(
             name(&owner, of(&a), &one, &[], "", &[y(), x(1.0)]),
             base,

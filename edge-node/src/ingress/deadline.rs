@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use http::HeaderMap;
+use http::header::HeaderName;
 use proto::limits::{DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX};
 
 use super::reply::Problem;
 
 /// Milliseconds that the client waits from now on.
-pub(super) const HEADER: &str = "meridian-deadline-ms";
+pub(super) const HEADER: HeaderName = HeaderName::from_static("meridian-deadline-ms");
 
 /// What the head of a call over gRPC says besides: the client library cancels the call by itself then.
-const GRPC_TIMEOUT: &str = "grpc-timeout";
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Whether the head says how long, for a call or for a request.
 pub(super) fn is_named(headers: &HeaderMap) -> bool {
@@ -85,7 +86,7 @@ mod tests {
     #[test]
     fn a_deadline_is_the_clients_own_up_to_the_bound() {
         let head = |value: &str| {
-            let headers = HeaderMap::from_iter([(http::HeaderName::from_static(HEADER), value.parse().unwrap())]);
+            let headers = HeaderMap::from_iter([(HEADER, value.parse().unwrap())]);
             of_head(&headers).ok().map(|d| d.as_millis())
         };
         assert_eq!(head("250"), Some(250));
@@ -107,7 +108,7 @@ mod tests {
         let call = |ms: &str, timeout: &str| {
             let words = [(HEADER, ms), (GRPC_TIMEOUT, timeout)];
             let given = words.into_iter().filter(|(_, value)| !value.is_empty());
-            let headers = given.map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()));
+            let headers = given.map(|(name, value)| (name, value.parse().unwrap()));
             of_call(&headers.collect()).ok().map(|d| d.as_micros())
         };
         assert_eq!(call("", "250m"), Some(250_000));

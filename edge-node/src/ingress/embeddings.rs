@@ -9,7 +9,7 @@ use proto::oip::read_embeddings;
 use runtime::https::Unread;
 use tracing::Span;
 
-use super::infer::{self, Admitted, Question, Terms};
+use super::infer::{self, Admitted, Question};
 use super::reply::{self, Problem};
 use super::route::Target;
 use super::{Answer, Door, body, deadline};
@@ -38,16 +38,13 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
     })
     .await?;
     infer::record_model(&span, &question.slot);
-    let terms = Terms {
-        deadline: arrived + question.budget(door, headers, budget),
-        bypass: infer::bypasses(headers),
-    };
+    let deadline = arrived + question.budget(door, headers, budget);
     // The tokens are the model's own: it is needed also where the answer is kept.
-    let model = question.slot.seat.within(terms.deadline).await;
+    let model = question.slot.seat.within(deadline).await;
     let model = model.map_err(|refusal| Problem::from(refusal).about(&question.slot.release.model))?;
     let inputs = question.inputs();
     let tokens = infer::aside(short, move || Ok(model.tokens(&inputs))).await?;
-    let obtained = infer::obtain(door, &question, terms, &span).await?;
+    let obtained = infer::obtain(door, &question, deadline, &span).await?;
     let told = obtained.told(&question.request)?;
     let vectors = told
         .first()

@@ -11,7 +11,7 @@ use proto::oip::{Answered, InferAnswer, generates, read_generate, write_generate
 use runtime::https::Unread;
 use tracing::Span;
 
-use super::infer::{self, Admitted, Question, Terms};
+use super::infer::{self, Admitted, Question};
 use super::reply::{self, Problem};
 use super::route::Target;
 use super::{Answer, Door, body, deadline};
@@ -75,11 +75,8 @@ async fn walk(
         Question::of(slot, &asker, request, lent)
     })
     .await?;
-    let terms = Terms {
-        deadline: arrived + question.budget(door, headers, budget),
-        bypass: infer::bypasses(headers),
-    };
-    let obtained = infer::obtain(door, &question, terms, &span).await?;
+    let deadline = arrived + question.budget(door, headers, budget);
+    let obtained = infer::obtain(door, &question, deadline, &span).await?;
     let told = obtained.told(&question.request)?;
     let outputs = told.iter().map(|told| Answered {
         tensor: &told.tensor,

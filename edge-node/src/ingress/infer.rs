@@ -23,8 +23,8 @@ use super::reply::Problem;
 use crate::metrics::{Metrics, Outcome};
 use crate::serving::ModelSlot;
 
-pub(super) use admit::{Admitted, Asker, SUBJECT, outside};
-pub(super) use obtain::{Terms, aside, bypasses, charge, obtain, obtain_paid};
+pub(super) use admit::{Admitted, Asker, SUBJECT, bypasses, outside};
+pub(super) use obtain::{aside, charge, obtain, obtain_paid};
 pub(super) use obtained::Obtained;
 pub(super) use question::Question;
 

@@ -21,7 +21,7 @@ use crate::jobs::record::{Ask, Progress, Record, State, Twin};
 use crate::jobs::{Jobs, Submission, SubmitError, chain, webhook};
 use crate::metrics::Outcome;
 
-const PREFER: &str = "prefer";
+const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const WEBHOOK: &str = "meridian-webhook";

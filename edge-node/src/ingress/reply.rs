@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use proto::ids::ModelName;
 use proto::oip::OipError;
 use serde::Serialize;
@@ -15,6 +15,9 @@ use crate::metrics::Outcome;
 /// Which node answered.
 pub(super) const SERVED_BY: HeaderName = HeaderName::from_static("meridian-served-by");
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Headers of an answer, those included that its connection adds.
+const HEADERS_USUAL: usize = 12;
 
 /// A refusal on its way out.
 #[derive(Debug)]
@@ -177,6 +180,7 @@ pub(super) fn text(content_type: &'static str, text: String) -> Answer {
 
 pub(super) fn bytes(content_type: HeaderValue, bytes: Vec<u8>) -> Answer {
     let mut answer = Response::new(Bytes::from(bytes));
+    *answer.headers_mut() = HeaderMap::with_capacity(HEADERS_USUAL);
     answer.headers_mut().insert(CONTENT_TYPE, content_type);
     answer
 }

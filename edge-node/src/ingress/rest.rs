@@ -11,7 +11,7 @@ use runtime::https::Unread;
 use tracing::Span;
 
 use super::body::{self, Encoding, Received};
-use super::infer::{self, Admitted, Asker, Obtained, Question, Terms};
+use super::infer::{self, Admitted, Asker, Obtained, Question};
 use super::jobs::{self, Wish};
 use super::reply::{self, Problem};
 use super::route::Target;
@@ -53,22 +53,19 @@ async fn walk(
         return jobs::accept(door, question, submission).await;
     }
     infer::charge(door, &question)?;
-    let terms = Terms {
-        deadline: arrived + question.budget(door, headers, budget),
-        bypass: infer::bypasses(headers),
-    };
-    told(door, &question, terms, arrived, &span).await
+    let deadline = arrived + question.budget(door, headers, budget);
+    told(door, &question, deadline, arrived, &span).await
 }
 
 /// The answer to a question that is paid for, as one that `arrived` then is told.
 pub(super) async fn told(
     door: &Door,
     question: &Question,
-    terms: Terms,
+    deadline: Instant,
     arrived: Instant,
     span: &Span,
 ) -> Result<Answer, Problem> {
-    let obtained = infer::obtain_paid(door, question, terms, span).await?;
+    let obtained = infer::obtain_paid(door, question, deadline, span).await?;
     let mut answer = encode(question, &obtained)?;
     for (name, value) in obtained.facts(door, &question.slot, arrived) {
         answer.headers_mut().insert(name, value);

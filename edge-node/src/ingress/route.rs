@@ -86,10 +86,17 @@ fn cut(text: &str) -> String {
     text.chars().take(64).filter(|c| !c.is_control()).collect()
 }
 
+/// One more than the longest path that is answered has: what is longer is none of them.
+const SEGMENTS_MAX: usize = 8;
+
 /// What `method` on `path` asks.
 pub(super) fn of(method: &Method, path: &str) -> Result<Route, Problem> {
-    let segments: Vec<&str> = path.strip_prefix('/').unwrap_or(path).split('/').collect();
-    let route = match segments.as_slice() {
+    let (mut places, mut count) = ([""; SEGMENTS_MAX], 0);
+    for (place, segment) in places.iter_mut().zip(path.strip_prefix('/').unwrap_or(path).split('/')) {
+        (*place, count) = (segment, count + 1);
+    }
+    let segments = &places[..count];
+    let route = match segments {
         ["v2"] => Some(Route::Server),
         ["v2", "health", "live"] => Some(Route::Live),
         ["v2", "health", "ready"] => Some(Route::Ready),
@@ -225,6 +232,8 @@ mod tests {
             ("//v2", false, false),
             ("/v2/models/m/infer/", false, false),
             ("/v2/models/m/../infer", false, false),
+            ("/v2/models/m/versions/3/trace/setting/a/b", false, false),
+            ("/v2/cudasharedmemory/region/r/register/a/b/c", false, false),
         ] {
             assert_eq!(of(&Method::GET, path).is_ok(), get, "GET {path}");
             assert_eq!(of(&Method::POST, path).is_ok(), post, "POST {path}");

@@ -41,10 +41,12 @@ impl Lifecycle {
     /// A task that is to end in order looks at [`Lifecycle::drain`] by itself. A panic is logged with the task's name.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let entry = Entry::new(&self.running, name);
-        let abort = self.abort.clone();
+        // A child of its own: tasks that look at one token on several threads take each other's time.
+        let abort = self.abort.child_token();
         self.tasks.spawn(async move {
             let _entry = entry;
             let aborted = tokio::select! {
+                biased;
                 () = task => false,
                 () = abort.cancelled() => true,
             };

@@ -1,5 +1,7 @@
 //! From tensors to an answer's body.
 
+use std::io::Write;
+
 use serde::Serialize;
 
 use super::{OipError, Tensor, elements};
@@ -25,13 +27,6 @@ pub struct InferAnswer<'a> {
     pub outputs: Vec<Answered<'a>>,
 }
 
-#[derive(Serialize)]
-struct Head<'a> {
-    name: &'a str,
-    datatype: &'static str,
-    shape: &'a [usize],
-}
-
 /// Writes an answer: its body, and the length of the JSON part if binary data follows it
 /// (`Inference-Header-Content-Length`).
 ///
@@ -48,7 +43,7 @@ pub fn write_infer(answer: &InferAnswer<'_>) -> Result<(Vec<u8>, Option<usize>),
     out.extend_from_slice(b"{\"model_name\":");
     json(&mut out, answer.release.model.as_str());
     out.extend_from_slice(b",\"model_version\":");
-    json(&mut out, &answer.release.version.to_string());
+    let _ = write!(out, "\"{}\"", answer.release.version); // memory takes what is written
     if let Some(id) = answer.id {
         out.extend_from_slice(b",\"id\":");
         json(&mut out, id);
@@ -64,15 +59,12 @@ pub fn write_infer(answer: &InferAnswer<'_>) -> Result<(Vec<u8>, Option<usize>),
             shape,
             data,
         } = tensor;
-        json(
-            &mut out,
-            &Head {
-                name,
-                datatype: datatype.as_str(),
-                shape,
-            },
-        );
-        out.pop(); // the head's closing brace: more follows
+        out.extend_from_slice(b"{\"name\":");
+        json(&mut out, name);
+        out.extend_from_slice(b",\"datatype\":\"");
+        out.extend_from_slice(datatype.as_str().as_bytes());
+        out.extend_from_slice(b"\",\"shape\":");
+        json(&mut out, shape);
         if *binary {
             out.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
             json(&mut out, &data.len());

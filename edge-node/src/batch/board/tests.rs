@@ -270,7 +270,7 @@ fn short_work_is_left_to_a_thread_that_is_free_sooner_than_another_is_awake() {
             },
         )
         .unwrap();
-        assert!(!board.is_soon_taken(now), "nobody is busy: somebody must wake");
+        assert!(!board.is_soon_taken(0, now), "nobody is busy: somebody must wake");
         assert_eq!(taken(&mut board, now), [0]);
         push(
             &mut board,
@@ -283,12 +283,12 @@ fn short_work_is_left_to_a_thread_that_is_free_sooner_than_another_is_awake() {
         board
     };
     let quick = of(10 * us);
-    assert!(quick.is_soon_taken(now));
+    assert!(quick.is_soon_taken(0, now));
     assert!(
-        !quick.is_soon_taken(now + 11 * us),
+        !quick.is_soon_taken(0, now + 11 * us),
         "the busy thread should have come by now"
     );
-    assert!(!of(30 * us).is_soon_taken(now) && !of(MS).is_soon_taken(now));
+    assert!(!of(30 * us).is_soon_taken(0, now) && !of(MS).is_soon_taken(0, now));
     let mut many = of(10 * us);
     for n in 2..5 {
         push(
@@ -300,7 +300,36 @@ fn short_work_is_left_to_a_thread_that_is_free_sooner_than_another_is_awake() {
         )
         .unwrap();
     }
-    assert!(!many.is_soon_taken(now), "together they are worth a second thread");
+    assert!(!many.is_soon_taken(0, now), "together they are worth a second thread");
+}
+
+#[test]
+fn little_work_is_left_to_a_thread_that_is_waking_up() {
+    let (now, us) = (start(), Duration::from_micros(1));
+    let mut board = Board::new(Bounds { threads: 2, ..bounds() }, HashMap::new());
+    let cost = 10 * us;
+    for n in 0..4 {
+        push(
+            &mut board,
+            Item {
+                cost,
+                ..item(n, 1, 1, now)
+            },
+        )
+        .unwrap();
+        assert!(!board.is_soon_taken(0, now), "nobody is awake");
+        assert!(board.is_soon_taken(1, now));
+    }
+    push(
+        &mut board,
+        Item {
+            cost,
+            ..item(4, 1, 1, now)
+        },
+    )
+    .unwrap();
+    assert!(!board.is_soon_taken(1, now), "together they are worth a second thread");
+    assert!(board.is_soon_taken(2, now));
 }
 
 #[test]

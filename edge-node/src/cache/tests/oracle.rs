@@ -272,7 +272,7 @@ impl World {
         self.seen.late += u64::from(run.began + 10 < self.step);
         flight.land(landed(&answer(of.model, serial)));
         for (waiter, floor) in waiting {
-            let told = waiter.outcome().now_or_never().expect("it has landed").unwrap();
+            let told = waiter.now_or_never().expect("it has landed").unwrap();
             self.check(&told.outputs, of, floor, false);
         }
     }
@@ -409,7 +409,7 @@ fn threads_that_ask_during_purges_are_given_nothing_from_before_a_purge_that_had
         let outputs = match results.in_memory(&key) {
             Some(outputs) => outputs,
             None => match results.board(&key, clock::instant()) {
-                Boarding::Follow(waiter) => match futures_util::FutureExt::now_or_never(waiter.outcome()) {
+                Boarding::Follow(waiter) => match futures_util::FutureExt::now_or_never(waiter) {
                     Some(Ok(told)) => told.outputs,
                     _ => return false,
                 },

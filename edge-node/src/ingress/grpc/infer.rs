@@ -11,7 +11,7 @@ use runtime::https::{Body, Unread};
 use tracing::Span;
 
 use super::super::body::{Encoding, Received};
-use super::super::infer::{self, Admitted, Asker, DECODE_INLINE_BYTES_MAX, Obtained, Question, Terms};
+use super::super::infer::{self, Admitted, Asker, DECODE_INLINE_BYTES_MAX, Obtained, Question};
 use super::super::reply::Problem;
 use super::super::route::Target;
 use super::super::{Door, deadline};
@@ -73,11 +73,8 @@ pub(super) async fn find(
     *id = named;
     let question = question?;
     infer::record_model(span, &question.slot);
-    let terms = Terms {
-        deadline: limit.arrived + question.budget(door, request.headers(), limit.budget),
-        bypass: infer::bypasses(request.headers()),
-    };
-    let obtained = infer::obtain(door, &question, terms, span).await?;
+    let deadline = limit.arrived + question.budget(door, request.headers(), limit.budget);
+    let obtained = infer::obtain(door, &question, deadline, span).await?;
     Ok(Found { question, obtained })
 }
 

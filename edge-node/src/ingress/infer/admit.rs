@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use http::header::{CACHE_CONTROL, HeaderName};
 use http::{HeaderMap, Request, StatusCode};
 use proto::ids::TenantId;
 use proto::limits::SUBJECT_BYTES_MAX;
@@ -31,15 +32,18 @@ pub(in super::super) struct Admitted {
 pub(in super::super) struct Asker {
     pub(in super::super) tenant: TenantId,
     subject: Option<Subject>,
+    /// Wants the model itself to run: no kept answer is looked for, and none is kept.
+    pub(in super::super) bypass: bool,
     pub(super) results: Results,
 }
 
 impl Asker {
     /// One who names nobody.
-    pub(in super::super) fn of(tenant: TenantId, results: Results) -> Self {
+    pub(in super::super) fn of(tenant: TenantId, bypass: bool, results: Results) -> Self {
         Self {
             tenant,
             subject: None,
+            bypass,
             results,
         }
     }
@@ -53,7 +57,7 @@ impl Asker {
 }
 
 /// The person whose data a request carries, if its sender says.
-pub(in super::super) const SUBJECT: &str = "meridian-subject";
+pub(in super::super) const SUBJECT: HeaderName = HeaderName::from_static("meridian-subject");
 
 fn subject(headers: &HeaderMap) -> Result<Option<Subject>, Problem> {
     let mut all = headers.get_all(SUBJECT).iter();
@@ -83,10 +87,21 @@ impl Admitted {
         let asker = Asker {
             tenant: tenant.id.clone(),
             subject: subject(request.headers())?,
+            bypass: bypasses(request.headers()),
             results: parts.results.clone(),
         };
         Ok(Self { arrived, asker })
     }
+}
+
+/// Whether the client wants the model itself to run.
+pub(in super::super) fn bypasses(headers: &HeaderMap) -> bool {
+    let mut directives = headers
+        .get_all(CACHE_CONTROL)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','));
+    directives.any(|d| d.trim().eq_ignore_ascii_case("no-cache") || d.trim().eq_ignore_ascii_case("no-store"))
 }
 
 /// Data of this boundary may not be here.

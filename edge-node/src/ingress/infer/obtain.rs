@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::CACHE_CONTROL;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use proto::oip::Tensor;
 use runtime::clock;
 use tracing::Span;
@@ -20,34 +19,15 @@ use crate::metrics::{CacheUse, Outcome};
 /// How often a request starts anew because whoever led its flight left.
 const BOARDINGS_MAX: usize = 4;
 
-/// Until when an answer is of use, and whether a kept one is.
-#[derive(Clone, Copy, Debug)]
-pub(in super::super) struct Terms {
-    /// Nothing starts after it.
-    pub(in super::super) deadline: Instant,
-    /// The client wants the model itself to run.
-    pub(in super::super) bypass: bool,
-}
-
-/// Whether the client wants the model itself to run.
-pub(in super::super) fn bypasses(headers: &HeaderMap) -> bool {
-    let mut directives = headers
-        .get_all(CACHE_CONTROL)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(','));
-    directives.any(|d| d.trim().eq_ignore_ascii_case("no-cache") || d.trim().eq_ignore_ascii_case("no-store"))
-}
-
-/// Answers `question` by `terms`, and counts where the answer came from.
+/// Answers `question` by `deadline`, after which nothing starts, and counts where the answer came from.
 pub(in super::super) async fn obtain(
     door: &Door,
     question: &Question,
-    terms: Terms,
+    deadline: Instant,
     span: &Span,
 ) -> Result<Obtained, Problem> {
     charge(door, question)?;
-    obtain_paid(door, question, terms, span).await
+    obtain_paid(door, question, deadline, span).await
 }
 
 /// Counts `question` against its tenant's rate.
@@ -59,7 +39,7 @@ pub(in super::super) fn charge(door: &Door, question: &Question) -> Result<(), P
 pub(in super::super) async fn obtain_paid(
     door: &Door,
     question: &Question,
-    terms: Terms,
+    deadline: Instant,
     span: &Span,
 ) -> Result<Obtained, Problem> {
     let began = clock::instant();
@@ -68,13 +48,13 @@ pub(in super::super) async fn obtain_paid(
         began,
         way: None,
     };
-    let found = first(door, question, terms, span).await;
+    let found = first(door, question, deadline, span).await;
     let (landed, origin) = found.map_err(|problem| problem.about(&question.slot.release.model))?;
     let own = landed
         .run
         .filter(|_| matches!(origin, CacheUse::Miss | CacheUse::Bypass));
     end.way = Some(own.map_or(Way::Kept, |run| Way::Run {
-        rows: question.rows(),
+        rows: question.rows,
         run,
         looked: matches!(origin, CacheUse::Miss),
     }));
@@ -82,7 +62,7 @@ pub(in super::super) async fn obtain_paid(
     let metrics = &door.parts.metrics;
     metrics.answered_from(origin);
     let (model, busy) = (&question.slot.release.model, own.map(|run| run.busy));
-    metrics.usage.add(model, question.payer, question.rows(), busy);
+    metrics.usage.add(model, question.payer, question.rows, busy);
     span.record("cache", tracing::field::debug(origin));
     let at = clock::instant();
     Ok(Obtained { landed, origin, at })
@@ -106,27 +86,31 @@ impl Drop for End<'_> {
     }
 }
 
-async fn first(door: &Door, question: &Question, terms: Terms, span: &Span) -> Result<(Landed, CacheUse), Problem> {
-    let Terms { deadline, bypass } = terms;
-    if bypass {
+async fn first(
+    door: &Door,
+    question: &Question,
+    deadline: Instant,
+    span: &Span,
+) -> Result<(Landed, CacheUse), Problem> {
+    let Some(key) = &question.key else {
         let (flight, waiter) = flight::alone(deadline);
         push(door, question, flight, deadline, span).await;
         return Ok((within(deadline, waiter).await?, CacheUse::Bypass));
-    }
+    };
     let results = &door.parts.results;
     for _ in 0..BOARDINGS_MAX {
-        if let Some(outputs) = results.in_memory(&question.key) {
+        if let Some(outputs) = results.in_memory(key) {
             return Ok((kept(outputs), CacheUse::HitMemory));
         }
-        let (waiter, origin) = match results.board(&question.key, deadline) {
+        let (waiter, origin) = match results.board(key, deadline) {
             Boarding::Follow(waiter) => (waiter, CacheUse::Collapsed),
             Boarding::Lead(flight, waiter) => {
                 // It may have landed since the first look.
-                if let Some(outputs) = results.in_memory(&question.key) {
+                if let Some(outputs) = results.in_memory(key) {
                     flight.land_kept(kept(Arc::clone(&outputs)));
                     return Ok((kept(outputs), CacheUse::HitMemory));
                 }
-                if let Some(outputs) = on_disk(door, question.key).await {
+                if let Some(outputs) = on_disk(door, *key).await {
                     flight.land_kept(kept(Arc::clone(&outputs)));
                     return Ok((kept(outputs), CacheUse::HitDisk));
                 }
@@ -162,7 +146,7 @@ async fn on_disk(door: &Door, key: Key) -> Option<Arc<Vec<Tensor>>> {
 }
 
 async fn within(deadline: Instant, waiter: Waiter) -> Result<Landed, Refusal> {
-    tokio::time::timeout_at(deadline.into(), waiter.outcome())
+    tokio::time::timeout_at(deadline.into(), waiter)
         .await
         .unwrap_or(Err(Refusal::Expired))
 }

@@ -26,9 +26,11 @@ pub(in super::super) struct Question {
     pub(in super::super) slot: Arc<ModelSlot>,
     /// Without its inputs.
     pub(in super::super) request: InferRequest,
-    /// Two questions with one key have one answer.
-    pub(super) key: Key,
+    /// Two questions with one key have one answer; none where only the model's own will do.
+    pub(super) key: Option<Key>,
     inputs: Arc<Vec<Tensor>>,
+    /// Rows that are asked for; 1 where the model does not join rows.
+    pub(super) rows: usize,
     pub(super) payer: Payer,
     level: Option<Level>,
     /// Its memory is given back when it is answered.
@@ -43,18 +45,26 @@ impl Question {
         mut request: InferRequest,
         lent: Lent,
     ) -> Result<Self, Problem> {
-        fit::signature(&slot.manifest, &request)?;
+        let signature = fit::signature(&slot.manifest, &request)?;
+        let rows = if join::is_joinable(signature) {
+            join::rows(&request.inputs)
+        } else {
+            1
+        };
         let level = level(request.parameters.remove("priority"))?;
-        let outputs: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
-        let parameters = format!("{:?}", request.parameters);
-        let results = &asker.results;
-        let key = results.key(asker.of_answers(), &slot, &outputs, &parameters, &request.inputs);
+        let key = (!asker.bypass).then(|| {
+            let outputs: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
+            let parameters = format!("{:?}", request.parameters);
+            let results = &asker.results;
+            results.key(asker.of_answers(), &slot, &outputs, &parameters, &request.inputs)
+        });
         let inputs = Arc::new(std::mem::take(&mut request.inputs));
         Ok(Self {
             slot,
             request,
             key,
             inputs,
+            rows,
             payer: Payer::of(&asker.tenant),
             level,
             _lent: lent,
@@ -77,16 +87,6 @@ impl Question {
     /// Lets all others go first.
     pub(in super::super) fn go_last(&mut self) {
         self.level = Level::asked(u64::MAX);
-    }
-
-    /// Rows that are asked for; 1 where the model does not join rows.
-    pub(super) fn rows(&self) -> usize {
-        let signature = join::signature_of(&self.slot.manifest, &self.inputs);
-        if signature.is_some_and(join::is_joinable) {
-            join::rows(&self.inputs)
-        } else {
-            1
-        }
     }
 
     /// The question as the queue takes it.

@@ -12,7 +12,7 @@ use tracing::Span;
 
 use super::super::auth;
 use super::super::body::{self, Received};
-use super::super::infer::{self, Asker, Terms};
+use super::super::infer::{self, Asker};
 use super::super::reply::Problem;
 use super::super::rest::{self, Sent};
 use super::super::route::Target;
@@ -73,15 +73,12 @@ async fn walk(door: &Door, taken: &Taken, span: Span) -> Result<Answer, Problem>
         encoding: body::encoding(&head(ask))?,
         json_bytes: ask.json_bytes.and_then(|bytes| usize::try_from(bytes).ok()),
     };
-    let asker = Asker::of(taken.record.tenant.clone(), door.parts.results.clone());
+    let asker = Asker::of(taken.record.tenant.clone(), ask.bypass, door.parts.results.clone());
     let mut question = rest::question(slot, asker, sent).await?;
     question.go_last();
     let budget = deadline::with_body(Duration::from_millis(DEADLINE_MS_MAX), question.request.timeout_us);
-    let terms = Terms {
-        deadline: clock::instant() + budget,
-        bypass: ask.bypass,
-    };
-    rest::told(door, &question, terms, clock::instant(), &span).await
+    let deadline = clock::instant() + budget;
+    rest::told(door, &question, deadline, clock::instant(), &span).await
 }
 
 fn of_name<'s>(set: &'s ServingSet, name: &TenantId) -> Option<&'s Tenant> {

@@ -242,6 +242,8 @@ impl<S> Door<S> {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let builder = http(version, self.bounds.head);
+        // It is looked at with each request: one token for all connections would be a lock for all of them.
+        let drain = self.lifecycle.drain().child_token();
         let asked = CancellationToken::new();
         let service = Told {
             service: self.service,
@@ -254,7 +256,7 @@ impl<S> Door<S> {
         let over = tokio::select! {
             biased; // a request that has arrived is taken before the drain is seen
             result = connection.as_mut() => Some(result),
-            () = self.lifecycle.drain().cancelled() => None,
+            () = drain.cancelled() => None,
         };
         let over = match over {
             Some(result) => Some(result),
