@@ -16,7 +16,7 @@ use tracing::Span;
 use crate::engine::{Fault, Model};
 
 /// A share that takes less is not worth waking a thread for: that costs some 50 us.
-const SHARE_US_MIN: u64 = 1000;
+const SHARE_MIN: Duration = Duration::from_millis(1);
 
 /// Rows of a run.
 #[derive(Debug)]
@@ -97,8 +97,9 @@ impl Share {
 
 /// How many rows each of up to `idle` + 1 threads runs, the owner's first; one entry where sharing does not pay.
 #[must_use]
-pub fn cut(rows: usize, row_us: u64, idle: usize) -> Vec<usize> {
-    let worth = u64::try_from(rows).unwrap_or(u64::MAX).saturating_mul(row_us) / SHARE_US_MIN;
+pub fn cut(rows: usize, row: Duration, idle: usize) -> Vec<usize> {
+    let all = row.saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX));
+    let worth = all.as_nanos() / SHARE_MIN.as_nanos();
     let parts = usize::try_from(worth)
         .unwrap_or(usize::MAX)
         .min(idle + 1)
@@ -111,18 +112,20 @@ pub fn cut(rows: usize, row_us: u64, idle: usize) -> Vec<usize> {
 mod tests {
     use super::*;
 
+    const MS: Duration = Duration::from_millis(1);
+
     #[test]
     fn rows_are_cut_evenly_and_only_as_far_as_it_pays() {
-        assert_eq!(cut(9, 2000, 1), [5, 4]);
-        assert_eq!(cut(32, 500, 3), [8, 8, 8, 8]);
-        assert_eq!(cut(32, 500, 0), [32]);
+        assert_eq!(cut(9, 2 * MS, 1), [5, 4]);
+        assert_eq!(cut(32, MS / 2, 3), [8, 8, 8, 8]);
+        assert_eq!(cut(32, MS / 2, 0), [32]);
         assert_eq!(
-            cut(3, 600, 3),
+            cut(3, MS / 5 * 3, 3),
             [3],
             "two shares would take less than it costs to wake a thread"
         );
-        assert_eq!(cut(2, 1_000_000, 7), [1, 1]);
-        assert_eq!(cut(0, 1000, 3), [0]);
+        assert_eq!(cut(2, 1_000 * MS, 7), [1, 1]);
+        assert_eq!(cut(0, MS, 3), [0]);
     }
 
     #[test]
