@@ -134,13 +134,7 @@ impl Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A word-level tokenizer of five words that adds [CLS] and [SEP].
-    const TOKENIZER: &str = r#"{"version":"1.0","truncation":null,"padding":null,
-        "added_tokens":[{"id":0,"content":"[PAD]","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
-        "normalizer":{"type":"Lowercase"},"pre_tokenizer":{"type":"Whitespace"},
-        "post_processor":{"type":"BertProcessing","sep":["[SEP]",2],"cls":["[CLS]",1]},"decoder":null,
-        "model":{"type":"WordLevel","vocab":{"[PAD]":0,"[CLS]":1,"[SEP]":2,"[UNK]":3,"the":4,"fleet":5,"runs":6},"unk_token":"[UNK]"}}"#;
+    use crate::testing::TOKENIZER;
 
     #[test]
     fn rows_are_padded_to_the_longest_and_the_mask_says_where() {
