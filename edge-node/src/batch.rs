@@ -194,7 +194,15 @@ impl Queue {
                 continue;
             }
             let until = match next {
-                Next::Run(items) => return Some(Work::Batch(Batch::new(items, now))),
+                Next::Run(items) => {
+                    // What is left may have come while all were busy, so that nobody was woken for it.
+                    let more = desk.board.requests() > 0 && desk.asleep > 0 && !desk.board.is_soon_taken(now);
+                    drop(desk);
+                    if more {
+                        self.shared.changed.notify_one();
+                    }
+                    return Some(Work::Batch(Batch::new(items, now)));
+                }
                 Next::Wait(until) => until,
             };
             if let Some(share) = desk.shares.pop_front() {
