@@ -124,27 +124,20 @@ impl Place<'_> {
     /// Runs `rows` rows, those of idle threads and those of this one at the same time.
     fn rows(&self, slot: &ModelSlot, model: &Arc<dyn Model>, inputs: &[Tensor], rows: usize) -> Ran {
         let bytes = inputs.iter().map(|tensor| tensor.data.len()).sum();
-        let row = slot.pace.cost.of(rows, bytes) / u32::try_from(rows).unwrap_or(u32::MAX).max(1);
-        let idle = if share::cut(rows, row, 1).len() > 1 {
-            self.queue.idle()
-        } else {
-            0
+        let cost = slot.pace.cost.of(rows, bytes);
+        let threads = match share::parts(rows, cost, 1) {
+            1 => 1,
+            _ => share::parts(rows, cost, self.queue.idle()),
         };
-        let cuts = share::cut(rows, row, idle);
-        let parts = Some(())
-            .filter(|()| cuts.len() > 1)
-            .and_then(|()| join::split(inputs, &cuts));
-        let Some(mut parts) = parts else {
+        let Some(mut parts) = parted(slot, inputs, rows, threads) else {
             return run(model, inputs);
         };
-        let cost = |rows: &usize| row.saturating_mul(u32::try_from(*rows).unwrap_or(u32::MAX));
-        let own = parts.remove(0);
+        let (own, cost) = parts.remove(0);
         let shares: Vec<Arc<Share>> = parts
             .into_iter()
-            .zip(&cuts[1..])
-            .map(|(inputs, rows)| Arc::new(Share::new(model, inputs, cost(rows))))
+            .map(|(inputs, cost)| Arc::new(Share::new(model, inputs, cost)))
             .collect();
-        self.queue.show(&shares, self.thread, cost(&cuts[0]));
+        self.queue.show(&shares, self.thread, cost);
         let mut ran = vec![run(model, &own)];
         self.queue.withdraw(&shares);
         ran.extend(shares.iter().map(|share| match share.take() {
@@ -153,6 +146,24 @@ impl Place<'_> {
         }));
         together_again(ran)
     }
+}
+
+/// The rows that each of `threads` threads runs, and how long that will probably take. `None` where one runs all of them.
+fn parted(slot: &ModelSlot, inputs: &[Tensor], rows: usize, threads: usize) -> Option<Vec<(Vec<Tensor>, Duration)>> {
+    if threads < 2 {
+        return None;
+    }
+    let sizes = join::sizes(inputs, rows)?;
+    let costs: Vec<Duration> = sizes.iter().map(|bytes| slot.pace.cost.of(1, *bytes)).collect();
+    let cuts = share::cut(&costs, threads);
+    let mut rest = costs.as_slice();
+    let sums = cuts.iter().map(|rows| {
+        let (own, tail) = rest.split_at(*rows);
+        rest = tail;
+        own.iter().sum::<Duration>()
+    });
+    let sums: Vec<Duration> = sums.collect();
+    Some(join::split(inputs, &cuts)?.into_iter().zip(sums).collect())
 }
 
 /// Runs rows of another thread's batch, unless it has taken them back.
