@@ -1,11 +1,12 @@
 //! Joins requests into runs: a bounded queue in front of the engine's threads.
 //!
-//! [`board`] decides ([`ranks`], [`accounts`], [`demand`] and [`gain`] are what it decides by, [`class`] what operators may ask for), [`join`] puts rows together and takes them apart, [`share`] divides a large run among idle threads, and this
+//! [`board`] decides ([`ranks`], [`accounts`], [`demand`], [`cost`] and [`gain`] are what it decides by, [`class`] what operators may ask for), [`join`] puts rows together and takes them apart, [`share`] divides a large run among idle threads, and this
 //! module holds the lock, the wake-up and the clock readings around them. Nothing here runs a model: [`crate::engine`] takes from the queue.
 
 pub mod accounts;
 pub mod board;
 pub mod class;
+pub mod cost;
 pub mod demand;
 mod desk;
 pub mod gain;
@@ -291,13 +292,13 @@ impl Queue {
             model: slot.manifest_id,
             join: ahead.unwrap_or_else(|| join::key(&slot.weights, &order.inputs)),
         };
-        let factor = u32::try_from(rows).unwrap_or(u32::MAX);
+        let bytes = order.inputs.iter().map(|t| t.data.len()).sum();
         Item {
             lane,
             rows,
             rows_max: plan.rows_max,
-            bytes: order.inputs.iter().map(|t| t.data.len()).sum(),
-            cost: Duration::from_micros(slot.pace.row_us()).saturating_mul(factor),
+            bytes,
+            cost: slot.pace.cost.of(rows, bytes),
             payer: order.payer,
             level: order.level.unwrap_or(class.level()),
             delay: delays.into_iter().min().unwrap_or_default(),

@@ -13,7 +13,7 @@
 //! - A slot that goes on serving is published again as the same `Arc`: it keeps its measured pace.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use proto::manifest::{Manifest, Variant};
 use proto::region_state::{RegionInfo, Tenant};
 use tokio::sync::mpsc;
 
+use crate::batch::cost::Cost;
 use crate::batch::gain::Gain;
 use crate::batch::join;
 use crate::elsewhere::Elsewhere;
@@ -77,7 +78,7 @@ pub struct ModelSlot {
     pub seat: Seat,
     /// For each signature what its requests are joined by, where that is the same for all of them.
     pub lanes: Vec<Option<ContentHash>>,
-    /// How long one row takes on this node.
+    /// How long its rows take on this node.
     pub pace: Pace,
     /// What it has been asked since it was loaded.
     pub statistics: Statistics,
@@ -137,11 +138,11 @@ impl std::fmt::Debug for ModelSlot {
     }
 }
 
-/// Time of one row of one model on this node, microseconds: a moving average that starts at the publisher's figure. And
-/// the runs that it was learnt from.
+/// What runs of one model take on this node, from the publisher's figure on. And the runs that it was learnt from.
 #[derive(Debug)]
 pub struct Pace {
-    row_us: AtomicU64,
+    /// What a request takes alone.
+    pub cost: Cost,
     runs: Mutex<Runs>,
     /// What joining rows gives.
     pub gain: Gain,
@@ -152,25 +153,19 @@ impl Pace {
     #[must_use]
     pub fn starting_at(row_us: u32, rows8_us: u32) -> Self {
         Self {
-            row_us: AtomicU64::new(u64::from(row_us)),
+            cost: Cost::starting_at(Duration::from_micros(u64::from(row_us))),
             runs: Mutex::default(),
             gain: Gain::starting_at(row_us, rows8_us),
         }
     }
-    /// Present estimate of one row, microseconds.
-    #[must_use]
-    pub fn row_us(&self) -> u64 {
-        self.row_us.load(Ordering::Relaxed)
-    }
-    /// Learns from a run of `rows` rows: an eighth of the difference each time. Two threads that learn at once may
-    /// lose one of both readings, which a moving average does not mind.
-    pub fn learn(&self, rows: usize, run_us: u64) {
-        let run = Duration::from_micros(run_us);
+    /// Learns from a run of `rows` rows, `bytes` bytes of input in all. What joining gives is told by rows as large as usual.
+    pub fn learn(&self, rows: usize, bytes: usize, run: Duration) {
         self.lock().add(rows, run);
-        self.gain.learn(rows, run);
-        let rows = u64::try_from(rows).unwrap_or(u64::MAX).max(1);
-        let (old, seen) = (self.row_us(), run_us / rows);
-        self.row_us.store((old * 7 + seen).div_ceil(8), Ordering::Relaxed);
+        let expected = self.cost.of(rows, bytes).as_secs_f64();
+        let usual = self.cost.usual(rows).as_secs_f64();
+        let as_usual = if expected > 0.0 { usual / expected } else { 1.0 };
+        self.gain.learn(rows, run.mul_f64(as_usual));
+        self.cost.learn(rows, bytes, run);
     }
     /// The runs so far.
     #[must_use]
@@ -253,6 +248,7 @@ impl Gossip {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::gain::Plan;
 
     #[test]
     fn a_request_keeps_the_set_it_began_with_while_another_is_published() {
@@ -266,12 +262,17 @@ mod tests {
     }
 
     #[test]
-    fn the_pace_moves_towards_what_is_measured_here() {
-        let pace = Pace::starting_at(1_000, 0);
-        for _ in 0..64 {
-            pace.learn(4, 400);
+    fn long_rows_alone_and_short_ones_together_are_no_gain_of_joining() {
+        let (pace, us) = (Pace::starting_at(1_000, 0), Duration::from_micros(1));
+        for n in 0..400 {
+            let (rows, bytes) = if n % 2 == 0 {
+                (1, 1_000 + n)
+            } else {
+                (8, 8 * (100 + n / 8))
+            };
+            pace.learn(rows, bytes, u32::try_from(bytes).unwrap() * us);
         }
-        assert!((100..=108).contains(&pace.row_us()), "{}", pace.row_us());
+        assert_eq!(pace.gain.plan(8), Plan::ALONE);
     }
 
     #[test]

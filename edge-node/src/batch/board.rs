@@ -50,6 +50,9 @@ pub trait Job {
     fn deadline(&self) -> Instant;
 }
 
+/// Shorter runs are not parted among threads.
+const PART_MIN: Duration = Duration::from_millis(1);
+
 /// Bounds of the queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -302,10 +305,13 @@ impl<J: Job> Board<J> {
         Next::Wait(self.forming.first().map(|(until, _)| *until))
     }
 
-    /// `head` and whoever may share its run without making anybody late, by rank.
+    /// `head` and whoever may share its run without making anybody late, by rank: no more than this thread's part of the work that
+    /// waits, since another takes the rest before a longer run would end.
     fn fill(&mut self, head: Item<J>, now: Instant, risen: Option<Instant>, dead: &mut Vec<J>) -> Vec<Item<J>> {
         let (id, rows_max) = (head.lane, head.rows_max);
         let (mut rows, mut cost, mut due) = (head.rows, head.cost, head.job.deadline());
+        let threads = u32::try_from(self.threads.len()).unwrap_or(u32::MAX).max(1);
+        let part = ((self.accounts.backlog() + cost) / threads).max(PART_MIN);
         self.accounts.charge(head.payer, head.cost, true);
         let mut batch = vec![head];
         while rows < rows_max {
@@ -316,7 +322,8 @@ impl<J: Job> Board<J> {
             let item = &self.waiting[&seq].item;
             let end = now + cost + item.cost;
             let lives = item.job.wanted() && item.job.deadline() >= now + item.cost;
-            if lives && (rows + item.rows > rows_max || end > due.min(item.job.deadline())) {
+            let much = rows + item.rows > rows_max || cost + item.cost > part;
+            if lives && (much || end > due.min(item.job.deadline())) {
                 break;
             }
             let Some(item) = self.withdraw(seq) else { break };

@@ -21,6 +21,9 @@ const TELLING_SIZE: usize = 3;
 /// One order in so many may join whatever was learnt, so that it is learnt anew.
 const RETRY_EVERY: u64 = 256;
 
+/// Rows of such a run: enough to tell, and few enough that those who wait for it do not wait long.
+const RETRY_ROWS: usize = 8;
+
 /// How far an order should be joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -85,12 +88,15 @@ impl Gain {
         };
         let retries = self.asked.fetch_add(1, Ordering::Relaxed) % RETRY_EVERY == RETRY_EVERY - 1;
         let told = largest >= TELLING_SIZE.min(last);
-        if told && !retries && known[0] > 0 && known[0] * 100 < best * GAIN_PERCENT_MIN {
+        let useless = told && known[0] > 0 && known[0] * 100 < best * GAIN_PERCENT_MIN;
+        if useless && !retries {
             return Plan::ALONE;
         }
         let good = |at: &usize| known[*at] * 100 <= best * WORSE_PERCENT_MAX;
         let preferred = joined().rfind(good).unwrap_or(largest);
-        let rows = if preferred == largest || retries {
+        let rows = if useless {
+            rows_max.min(RETRY_ROWS)
+        } else if preferred == largest || retries {
             rows_max
         } else {
             rows_max.min(1 << preferred)
@@ -127,7 +133,7 @@ mod tests {
     fn joining_that_gives_less_than_a_fifth_is_off_and_tried_again_now_and_then() {
         let gain = learnt(&[(1, 100), (8, 700)]);
         let plans: Vec<Plan> = (0..512).map(|_| gain.plan(32)).collect();
-        assert_eq!(plans.iter().filter(|plan| plan.rows_max == 32).count(), 2);
+        assert_eq!(plans.iter().filter(|plan| plan.rows_max == RETRY_ROWS).count(), 2);
         assert_eq!(plans.iter().filter(|plan| **plan == Plan::ALONE).count(), 510);
         assert_eq!(learnt(&[(1, 100), (8, 600)]).plan(32).rows_max, 32);
     }

@@ -128,6 +128,20 @@ pub fn split(outputs: &[Tensor], rows: &[usize]) -> Option<Vec<Vec<Tensor>>> {
     Some(parts)
 }
 
+/// Bytes of each of the `rows` rows, of all `inputs` together. `None` when they do not have that many rows.
+#[must_use]
+pub fn sizes(inputs: &[Tensor], rows: usize) -> Option<Vec<usize>> {
+    let mut sizes = vec![0; rows];
+    for tensor in inputs.iter().filter(|tensor| tensor.shape.first() == Some(&rows)) {
+        let mut rest = tensor.data.as_slice();
+        for size in &mut sizes {
+            let (row, tail) = rest.split_at_checked(row_bytes(tensor, rest, 1, rows)?)?;
+            (rest, *size) = (tail, *size + row.len());
+        }
+    }
+    Some(sizes)
+}
+
 /// Bytes of the first `rows` rows of `rest`; `tensor` has `total` rows.
 fn row_bytes(tensor: &Tensor, rest: &[u8], rows: usize, total: usize) -> Option<usize> {
     if tensor.datatype.element_bytes().is_some() {
@@ -182,7 +196,11 @@ mod tests {
             }).collect();
             let joined = join(&sets.iter().map(Vec::as_slice).collect::<Vec<_>>());
             let rows: Vec<usize> = parts.iter().map(Vec::len).collect();
-            prop_assert_eq!(split(&joined, &rows), Some(sets));
+            prop_assert_eq!(split(&joined, &rows), Some(sets.clone()));
+            let total: usize = rows.iter().sum();
+            let apart = split(&joined, &vec![1; total]).unwrap();
+            let sizes: Vec<usize> = apart.iter().map(|row| row[0].data.len()).collect();
+            prop_assert_eq!(super::sizes(&joined, total), Some(sizes));
         }
     }
 

@@ -16,7 +16,7 @@ use tracing::Span;
 use crate::engine::{Fault, Model};
 
 /// A share that takes less is not worth waking a thread for: that costs some 50 us.
-const SHARE_US_MIN: u64 = 1000;
+const SHARE_MIN: Duration = Duration::from_millis(1);
 
 /// Rows of a run.
 #[derive(Debug)]
@@ -95,34 +95,64 @@ impl Share {
     }
 }
 
-/// How many rows each of up to `idle` + 1 threads runs, the owner's first; one entry where sharing does not pay.
+/// Among how many threads `rows` rows that take `cost` in all are parted, of which `idle` beside the owner's are free; 1 where
+/// parting does not pay.
 #[must_use]
-pub fn cut(rows: usize, row_us: u64, idle: usize) -> Vec<usize> {
-    let worth = u64::try_from(rows).unwrap_or(u64::MAX).saturating_mul(row_us) / SHARE_US_MIN;
-    let parts = usize::try_from(worth)
-        .unwrap_or(usize::MAX)
-        .min(idle + 1)
-        .min(rows)
-        .max(1);
-    (0..parts).map(|part| (rows + part) / parts).rev().collect()
+pub fn parts(rows: usize, cost: Duration, idle: usize) -> usize {
+    let worth = usize::try_from(cost.as_nanos() / SHARE_MIN.as_nanos()).unwrap_or(usize::MAX);
+    worth.min(idle + 1).min(rows).max(1)
+}
+
+/// How many rows each of `parts` threads runs, the owner's first, so that all take about as long: row `n` takes `costs[n]`.
+/// Each has a row at least where there are as many.
+#[must_use]
+pub fn cut(costs: &[Duration], parts: usize) -> Vec<usize> {
+    let (all, parts) = (costs.iter().sum::<Duration>(), parts.max(1));
+    let times = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let (mut cuts, mut done, mut at) = (Vec::with_capacity(parts), Duration::ZERO, 0);
+    for part in 1..parts {
+        let (begin, last) = (at, costs.len().saturating_sub(parts - part));
+        let due = all.saturating_mul(times(part)) / times(parts);
+        while at < last && (at == begin || done + costs[at] / 2 <= due) {
+            done += costs[at];
+            at += 1;
+        }
+        cuts.push(at - begin);
+    }
+    cuts.push(costs.len() - at);
+    cuts
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MS: Duration = Duration::from_millis(1);
+
     #[test]
-    fn rows_are_cut_evenly_and_only_as_far_as_it_pays() {
-        assert_eq!(cut(9, 2000, 1), [5, 4]);
-        assert_eq!(cut(32, 500, 3), [8, 8, 8, 8]);
-        assert_eq!(cut(32, 500, 0), [32]);
+    fn rows_are_parted_only_as_far_as_it_pays() {
         assert_eq!(
-            cut(3, 600, 3),
-            [3],
+            [parts(9, 18 * MS, 1), parts(32, 16 * MS, 3), parts(32, 16 * MS, 0)],
+            [2, 4, 1]
+        );
+        assert_eq!(
+            parts(3, 9 * MS / 5, 3),
+            1,
             "two shares would take less than it costs to wake a thread"
         );
-        assert_eq!(cut(2, 1_000_000, 7), [1, 1]);
-        assert_eq!(cut(0, 1000, 3), [0]);
+        assert_eq!([parts(2, 2_000 * MS, 7), parts(0, Duration::ZERO, 3)], [2, 1]);
+    }
+
+    #[test]
+    fn threads_take_about_as_long_as_each_other_however_long_rows_are() {
+        assert_eq!(cut(&[2 * MS; 9], 2), [5, 4]);
+        assert_eq!(cut(&[MS; 32], 4), [8, 8, 8, 8]);
+        assert_eq!(cut(&[MS, 9 * MS, MS, MS, 8 * MS], 2), [2, 3]);
+        assert_eq!(cut(&[90 * MS, MS, MS, MS], 3), [1, 1, 2], "nobody goes without");
+        assert_eq!(cut(&[MS, MS, MS, 90 * MS], 3), [2, 1, 1]);
+        assert_eq!(cut(&[Duration::ZERO; 3], 2), [2, 1]);
+        assert_eq!(cut(&[MS; 3], 1), [3]);
+        assert_eq!(cut(&[], 1), [0]);
     }
 
     #[test]

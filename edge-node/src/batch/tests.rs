@@ -145,7 +145,7 @@ async fn draining_finishes_what_was_accepted_and_refuses_the_rest() {
 
 /// Rows of 2 ms each: sharing them pays.
 fn slow(bench: &Bench) {
-    bench.slot.pace.learn(1, 16_000);
+    bench.slot.pace.learn(1, 0, Duration::from_millis(4));
 }
 
 #[tokio::test]

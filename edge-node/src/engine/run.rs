@@ -83,7 +83,8 @@ impl Place<'_> {
         let ended = clock::instant();
         let times = Times { taken, began, ended };
         drop(spans);
-        learn(&slot, total, ran.busy, &times, self.metrics);
+        let bytes = items.iter().map(|item| item.bytes).sum();
+        learn(&slot, (total, bytes), ran.busy, &times, self.metrics);
         let split = ran.outputs.ok().and_then(|outputs| join::split(&outputs, &rows));
         let Some(split) = split else { return Err(items) };
         for (item, outputs) in items.into_iter().zip(split) {
@@ -107,7 +108,8 @@ impl Place<'_> {
         drop(span);
         match ran.outputs {
             Ok(outputs) => {
-                learn(&item.job.slot, item.rows, ran.busy, &times, self.metrics);
+                let size = (item.rows, item.bytes);
+                learn(&item.job.slot, size, ran.busy, &times, self.metrics);
                 let rows = item.rows;
                 land(item, outputs, &times, ran.busy, rows);
             }
@@ -121,27 +123,21 @@ impl Place<'_> {
 
     /// Runs `rows` rows, those of idle threads and those of this one at the same time.
     fn rows(&self, slot: &ModelSlot, model: &Arc<dyn Model>, inputs: &[Tensor], rows: usize) -> Ran {
-        let row_us = slot.pace.row_us();
-        let idle = if share::cut(rows, row_us, 1).len() > 1 {
-            self.queue.idle()
-        } else {
-            0
+        let bytes = inputs.iter().map(|tensor| tensor.data.len()).sum();
+        let cost = slot.pace.cost.of(rows, bytes);
+        let threads = match share::parts(rows, cost, 1) {
+            1 => 1,
+            _ => share::parts(rows, cost, self.queue.idle()),
         };
-        let cuts = share::cut(rows, row_us, idle);
-        let parts = Some(())
-            .filter(|()| cuts.len() > 1)
-            .and_then(|()| join::split(inputs, &cuts));
-        let Some(mut parts) = parts else {
+        let Some(mut parts) = parted(slot, inputs, rows, threads) else {
             return run(model, inputs);
         };
-        let cost = |rows: &usize| Duration::from_micros(row_us) * u32::try_from(*rows).unwrap_or(u32::MAX);
-        let own = parts.remove(0);
+        let (own, cost) = parts.remove(0);
         let shares: Vec<Arc<Share>> = parts
             .into_iter()
-            .zip(&cuts[1..])
-            .map(|(inputs, rows)| Arc::new(Share::new(model, inputs, cost(rows))))
+            .map(|(inputs, cost)| Arc::new(Share::new(model, inputs, cost)))
             .collect();
-        self.queue.show(&shares, self.thread, cost(&cuts[0]));
+        self.queue.show(&shares, self.thread, cost);
         let mut ran = vec![run(model, &own)];
         self.queue.withdraw(&shares);
         ran.extend(shares.iter().map(|share| match share.take() {
@@ -150,6 +146,24 @@ impl Place<'_> {
         }));
         together_again(ran)
     }
+}
+
+/// The rows that each of `threads` threads runs, and how long that will probably take. `None` where one runs all of them.
+fn parted(slot: &ModelSlot, inputs: &[Tensor], rows: usize, threads: usize) -> Option<Vec<(Vec<Tensor>, Duration)>> {
+    if threads < 2 {
+        return None;
+    }
+    let sizes = join::sizes(inputs, rows)?;
+    let costs: Vec<Duration> = sizes.iter().map(|bytes| slot.pace.cost.of(1, *bytes)).collect();
+    let cuts = share::cut(&costs, threads);
+    let mut rest = costs.as_slice();
+    let sums = cuts.iter().map(|rows| {
+        let (own, tail) = rest.split_at(*rows);
+        rest = tail;
+        own.iter().sum::<Duration>()
+    });
+    let sums: Vec<Duration> = sums.collect();
+    Some(join::split(inputs, &cuts)?.into_iter().zip(sums).collect())
 }
 
 /// Runs rows of another thread's batch, unless it has taken them back.
@@ -179,11 +193,10 @@ fn run(model: &Arc<dyn Model>, inputs: &[Tensor]) -> Ran {
     Ran { outputs, busy }
 }
 
-/// `busy` is the time of all threads: what a row costs, wherever it runs.
-fn learn(slot: &ModelSlot, rows: usize, busy: Duration, times: &Times, metrics: &Metrics) {
+/// `busy` is the time of all threads: what the rows and bytes of a run cost, wherever they run.
+fn learn(slot: &ModelSlot, (rows, bytes): (usize, usize), busy: Duration, times: &Times, metrics: &Metrics) {
     let exec = times.ended.saturating_duration_since(times.began);
-    slot.pace
-        .learn(rows, u64::try_from(busy.as_micros()).unwrap_or(u64::MAX));
+    slot.pace.learn(rows, bytes, busy);
     metrics.exec.observe(exec.as_secs_f64());
     metrics.engine_busy.inc_by(busy.as_secs_f64());
     metrics

@@ -11,6 +11,8 @@ use crate::onnxruntime::Wanted;
 use crate::package::read_bounded;
 use crate::{LoadError, PackageFiles, RunError, onnx, pack, post, pre, tensor};
 
+mod buckets;
+
 /// A model ready to answer. Share it between threads; every call blocks until its answer is whole.
 pub struct LoadedModel {
     release: String,
@@ -22,6 +24,8 @@ struct Ready {
     spec: Signature,
     pre: Vec<pre::Step>,
     post: Vec<post::Step>,
+    /// The step that makes rows of mixed lengths, where they may run apart: its place in `pre`.
+    mixed: Option<usize>,
 }
 
 /// Loads one variant of a package: reads, judges and plans its graph, and prepares the steps of its signatures.
@@ -63,11 +67,14 @@ pub fn load(manifest: &Manifest, variant: &Variant, files: &PackageFiles) -> Res
             .iter()
             .map(|s| post::Step::new(s, files, &step))
             .collect::<Result<_, _>>()?;
-        Ok(Ready {
+        let mut ready = Ready {
             spec: spec.clone(),
             pre: before,
             post: after,
-        })
+            mixed: None,
+        };
+        ready.mixed = ready.mixed_lengths(&graph);
+        Ok(ready)
     });
     let signatures = signatures.collect::<Result<_, LoadError>>()?;
     let release = manifest.release().to_string();
@@ -104,7 +111,34 @@ impl LoadedModel {
             "rows",
             inputs.first().and_then(|t| t.shape.first()).copied().unwrap_or(1),
         );
-        let (ready, mut tensors, given) = self.before_the_graph(inputs)?;
+        let Given {
+            ready,
+            tensors,
+            lengths,
+        } = self.before_the_graph(inputs)?;
+        let mixed = ready.mixed.map(|at| &ready.pre[at]).filter(|_| lengths.len() > 1);
+        let Some(step) = mixed else {
+            return self.the_graph_and_after(ready, tensors);
+        };
+        let runs = buckets::runs(&lengths, |length| step.padded(length));
+        if runs.len() < 2 {
+            return self.the_graph_and_after(ready, tensors);
+        }
+        let wrong = |why| RunError::Step { step: "buckets", why };
+        let parts = runs.iter().map(|run| {
+            let some = run.of(&tensors, &step.sequences()).map_err(wrong)?;
+            self.the_graph_and_after(ready, some)
+        });
+        buckets::in_order(&runs, parts.collect::<Result<_, _>>()?).map_err(wrong)
+    }
+
+    /// Runs the graph and the steps after it; gives what the signature asks for.
+    fn the_graph_and_after(
+        &self,
+        ready: &Ready,
+        mut tensors: BTreeMap<String, Tensor>,
+    ) -> Result<Vec<Tensor>, RunError> {
+        let given = self.taken(&tensors)?;
         tensors.extend(self.graph.run(&given)?.into_iter().map(|t| (t.name.clone(), t)));
         for step in &ready.post {
             step.run(&mut tensors)?;
@@ -123,27 +157,37 @@ impl LoadedModel {
     /// # Errors
     /// Those of [`LoadedModel::run`].
     pub fn graph_inputs(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RunError> {
-        self.before_the_graph(inputs).map(|(_, _, given)| given)
+        self.taken(&self.before_the_graph(inputs)?.tensors)
     }
 
-    /// Who answers, all tensors so far by their names, and those that the graph takes.
-    #[allow(clippy::type_complexity, reason = "used in two places, named in the comment above")]
-    fn before_the_graph(&self, inputs: &[Tensor]) -> Result<(&Ready, BTreeMap<String, Tensor>, Vec<Tensor>), RunError> {
+    fn before_the_graph(&self, inputs: &[Tensor]) -> Result<Given<'_>, RunError> {
         let names: Vec<&str> = inputs.iter().map(|t| t.name.as_str()).collect();
         let ready = self.ready_for(&names)?;
         check_inputs(&ready.spec.inputs, inputs)?;
         let mut tensors: BTreeMap<String, Tensor> = inputs.iter().map(|t| (t.name.clone(), t.clone())).collect();
-        for step in &ready.pre {
-            step.run(&mut tensors)?;
+        let mut lengths = Vec::new();
+        for (at, step) in ready.pre.iter().enumerate() {
+            let made = step.run(&mut tensors)?;
+            if ready.mixed == Some(at) {
+                lengths = made;
+            }
         }
+        Ok(Given {
+            ready,
+            tensors,
+            lengths,
+        })
+    }
+
+    /// Those tensors that the graph takes.
+    fn taken(&self, tensors: &BTreeMap<String, Tensor>) -> Result<Vec<Tensor>, RunError> {
         let taken = self.graph.inputs().iter().map(|spec| {
             tensors
                 .get(&spec.name)
                 .cloned()
                 .ok_or_else(|| RunError::input(&spec.name, "is neither given nor made by a step"))
         });
-        let given = taken.collect::<Result<Vec<_>, _>>()?;
-        Ok((ready, tensors, given))
+        taken.collect()
     }
 
     /// How many tokens the tokenizer makes of a request, padding not counted; 0 where there is none, or nothing that it can read.
@@ -184,6 +228,34 @@ impl LoadedModel {
                 known: known.join(" or "),
             }
         })
+    }
+}
+
+/// A request that has come as far as the graph.
+struct Given<'a> {
+    /// Who answers it.
+    ready: &'a Ready,
+    /// All tensors so far by their names.
+    tensors: BTreeMap<String, Tensor>,
+    /// Tokens of each row, where rows of mixed lengths may run apart.
+    lengths: Vec<usize>,
+}
+
+impl Ready {
+    /// The step that makes rows of mixed lengths, where a row's answer has nothing of the length: one step tokenizes, nothing else that
+    /// requests size reaches the graph beside its rows, and every tensor has its rows on axis 0.
+    fn mixed_lengths(&self, graph: &Graph) -> Option<usize> {
+        let mut tokenizing = (0..self.pre.len()).filter(|at| !self.pre[*at].sequences().is_empty());
+        let at = tokenizing.next().filter(|_| tokenizing.next().is_none())?;
+        let sequences = self.pre[at].sequences();
+        let rows = self.spec.inputs.first()?.shape.first()?;
+        let of_a_row = |spec: &TensorSpec| match spec.shape.split_first() {
+            Some((first, rest)) => first == rows && rest.iter().all(|dim| matches!(dim, Dim::Fixed(_))),
+            None => false,
+        };
+        let fits = |spec: &TensorSpec| sequences.contains(&spec.name.as_str()) || of_a_row(spec);
+        let given = self.spec.inputs.iter().chain(&self.spec.outputs);
+        (graph.batched() && given.into_iter().all(of_a_row) && graph.inputs().iter().all(fits)).then_some(at)
     }
 }
 

@@ -112,6 +112,24 @@ pub(crate) fn rows(tensor: &oip::Tensor, range: Range<usize>) -> oip::Tensor {
     }
 }
 
+/// The first `columns` places of axis 1 of each row of a tensor of numbers, or all where there are fewer.
+pub(crate) fn first_columns(tensor: &oip::Tensor, columns: usize) -> oip::Tensor {
+    let &[rows, all, ..] = tensor.shape.as_slice() else {
+        return tensor.clone();
+    };
+    let (kept, row_bytes) = (columns.min(all), tensor.data.len() / rows.max(1));
+    let kept_bytes = row_bytes / all.max(1) * kept;
+    let mut shape = tensor.shape.clone();
+    shape[1] = kept;
+    let data = tensor.data.chunks_exact(row_bytes.max(1));
+    oip::Tensor {
+        name: tensor.name.clone(),
+        datatype: tensor.datatype,
+        shape,
+        data: data.flat_map(|row| &row[..kept_bytes]).copied().collect(),
+    }
+}
+
 /// The first row of a tensor, `times` times; a tensor without rows as it is.
 pub(crate) fn first_row_times(tensor: &oip::Tensor, times: usize) -> oip::Tensor {
     let Some(&rows @ 1..) = tensor.shape.first() else {

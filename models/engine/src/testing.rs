@@ -13,6 +13,13 @@ use tract_onnx::pb::{
 use crate::onnx::{encode, values};
 use crate::tensor;
 
+/// A word-level tokenizer of five words that adds [CLS] and [SEP].
+pub(crate) const TOKENIZER: &str = r#"{"version":"1.0","truncation":null,"padding":null,
+    "added_tokens":[{"id":0,"content":"[PAD]","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+    "normalizer":{"type":"Lowercase"},"pre_tokenizer":{"type":"Whitespace"},
+    "post_processor":{"type":"BertProcessing","sep":["[SEP]",2],"cls":["[CLS]",1]},"decoder":null,
+    "model":{"type":"WordLevel","vocab":{"[PAD]":0,"[CLS]":1,"[SEP]":2,"[UNK]":3,"the":4,"fleet":5,"runs":6},"unk_token":"[UNK]"}}"#;
+
 /// Name and sizes; -1 stands for a size that requests choose (`N` on axis 0, `S` elsewhere).
 pub(crate) type Spec<'a> = (&'a str, &'a [i64]);
 

@@ -88,6 +88,30 @@ fn a_lone_request_runs_at_once_and_those_behind_a_busy_thread_run_together() {
 }
 
 #[test]
+fn a_thread_takes_its_part_of_the_work_that_waits_and_leaves_the_others_theirs() {
+    let (now, two) = (start(), Bounds { threads: 2, ..bounds() });
+    let batches = |cost: Duration| {
+        let mut board = Board::new(two, HashMap::new());
+        for name in 0..6 {
+            push(
+                &mut board,
+                Item {
+                    cost,
+                    ..item(name, 0, 1, now)
+                },
+            )
+            .unwrap();
+        }
+        [0, 1, 0, 1].map(|thread| match board.take(thread, now, &mut Vec::new()) {
+            Next::Run(batch) => batch.len(),
+            Next::Wait(_) => 0,
+        })
+    };
+    assert_eq!(batches(10 * MS), [3, 1, 1, 1]);
+    assert_eq!(batches(MS / 10), [6, 0, 0, 0], "so short that parting would cost more");
+}
+
+#[test]
 fn a_batch_never_exceeds_its_rows_and_never_mixes_lanes() {
     let (now, mut board) = (start(), Board::new(bounds(), HashMap::new()));
     for (name, lane, rows) in [(0, 0, 5), (1, 1, 1), (2, 0, 3), (3, 0, 1)] {

@@ -54,7 +54,7 @@ async fn a_request_whose_deadline_passes_is_told_so_and_never_run() {
 #[tokio::test]
 async fn a_deadline_that_cannot_be_met_is_refused_at_the_door_with_the_time_it_would_take() {
     let node = Node::start().await;
-    (0..64).for_each(|_| node.slot.pace.learn(1, 3_000_000));
+    (0..64).for_each(|_| node.slot.pace.learn(1, 0, Duration::from_secs(3)));
     let got = node
         .send(
             post(KEY).header("meridian-deadline-ms", 500),

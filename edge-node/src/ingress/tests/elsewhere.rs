@@ -1,5 +1,7 @@
 //! What a refusal says of other nodes.
 
+use std::time::Duration;
+
 use proto::message::Neighbour;
 use proto::region_state::Tenant;
 
@@ -34,7 +36,7 @@ async fn refused_late(node: &Node, key: &str) -> Got {
 #[tokio::test]
 async fn who_cannot_be_answered_in_time_is_told_of_lawful_nodes_that_have_the_model() {
     let node = Node::start().await;
-    (0..64).for_each(|_| node.slot.pace.learn(1, 3_000_000));
+    (0..64).for_each(|_| node.slot.pace.learn(1, 0, Duration::from_secs(3)));
     let unaware = refused_late(&node, KEY).await;
     assert_eq!((unaware.status, unaware.headers.get("meridian-elsewhere")), (504, None));
     told(&node);
@@ -49,7 +51,7 @@ async fn who_cannot_be_answered_in_time_is_told_of_lawful_nodes_that_have_the_mo
 async fn a_tenant_who_may_be_anywhere_is_told_of_nodes_anywhere() {
     let node = Node::start().await;
     told(&node);
-    (0..64).for_each(|_| node.slot.pace.learn(1, 3_000_000));
+    (0..64).for_each(|_| node.slot.pace.learn(1, 0, Duration::from_secs(3)));
     let mut world = set(&[Arc::clone(&node.slot)]);
     let key_hash = ContentHash::of(WORLD.as_bytes());
     let (id, boundary) = ("world".parse().unwrap(), "global".parse().unwrap());

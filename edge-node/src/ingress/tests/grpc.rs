@@ -549,7 +549,7 @@ async fn a_client_that_leaves_its_stream_takes_its_requests_with_it() {
 async fn a_call_that_cannot_be_answered_in_time_is_told_where_else_to_go() {
     let node = Node::start().await;
     super::elsewhere::told(&node);
-    (0..64).for_each(|_| node.slot.pace.learn(1, 3_000_000));
+    (0..64).for_each(|_| node.slot.pace.learn(1, 0, Duration::from_secs(3)));
     let short = call("ModelInfer", KEY).header("grpc-timeout", "500m");
     let ended = send(&node, short, framed(&doubles("", &[2.0, 2.0]))).await;
     assert_eq!(

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::super::*;
 use super::harness::*;
@@ -138,7 +139,7 @@ async fn a_models_class_says_how_long_requests_may_take_that_do_not_say_so() {
         weights: HashMap::new(),
     };
     let node = Node::ruled(bounds(), rules, rate::Rates::default()).await;
-    (0..64).for_each(|_| node.slot.pace.learn(1, 80_000));
+    (0..64).for_each(|_| node.slot.pace.learn(1, 0, Duration::from_millis(80)));
     let silent = node.infer(row(1.0, 1.0)).await;
     assert_eq!((silent.status, silent.code().as_str()), (504, "deadline_unmeetable"));
     let patient = post(KEY).header("meridian-deadline-ms", 900);

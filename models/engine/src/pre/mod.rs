@@ -124,8 +124,27 @@ impl Step {
         rows.and_then(Result::ok).map_or(0, |rows| tokens.count(&rows))
     }
 
-    /// Adds the step's tensors.
-    pub(crate) fn run(&self, tensors: &mut BTreeMap<String, Tensor>) -> Result<(), RunError> {
+    /// Tensors it makes that have a place for each token on axis 1, and none where it makes others.
+    pub(crate) fn sequences(&self) -> Vec<&str> {
+        match self {
+            Self::Tokenize { ids, mask, types, .. } => {
+                let more = [mask, types].into_iter().flatten();
+                [ids].into_iter().chain(more).map(String::as_str).collect()
+            }
+            Self::Image { .. } | Self::FileEnds { .. } => Vec::new(),
+        }
+    }
+
+    /// Tokens of a row of `length` tokens where no row beside it is longer, padding included.
+    pub(crate) fn padded(&self, length: usize) -> usize {
+        match self {
+            Self::Tokenize { tokens, .. } => tokens.padded(length),
+            Self::Image { .. } | Self::FileEnds { .. } => length,
+        }
+    }
+
+    /// Adds the step's tensors. Gives how many tokens each row of [`Step::sequences`] has, padding not counted.
+    pub(crate) fn run(&self, tensors: &mut BTreeMap<String, Tensor>) -> Result<Vec<usize>, RunError> {
         let (Self::Tokenize { from, .. } | Self::Image { from, .. } | Self::FileEnds { from, .. }) = self;
         let input = tensors.get(from).ok_or_else(|| RunError::input(from, "is missing"))?;
         let wrong = |why: String| RunError::input(from, why);
@@ -133,7 +152,7 @@ impl Step {
         if rows.is_empty() {
             return Err(wrong("has no rows".to_owned()));
         }
-        let mut made = Vec::new();
+        let (mut made, mut lengths) = (Vec::new(), Vec::new());
         match self {
             Self::Tokenize {
                 tokens,
@@ -150,6 +169,7 @@ impl Step {
                         .map(|name| tensor::of_i64s(name, shape.clone(), &encoded.mask)),
                 );
                 made.extend(types.as_ref().map(|name| tensor::of_i64s(name, shape, &encoded.types)));
+                lengths = encoded.lengths;
             }
             Self::Image { to, pixels: how, .. } => {
                 let mut values = Vec::new();
@@ -175,7 +195,7 @@ impl Step {
             }
         }
         tensors.extend(made.into_iter().map(|t| (t.name.clone(), t)));
-        Ok(())
+        Ok(lengths)
     }
 }
 

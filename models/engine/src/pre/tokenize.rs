@@ -17,8 +17,10 @@ pub struct Tokens {
 /// Rows of equal length.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Encoded {
-    /// Tokens in each row.
+    /// Tokens in each row, padding included.
     pub length: usize,
+    /// Tokens of each row, padding not counted.
+    pub lengths: Vec<usize>,
     /// Token ids, row after row; padding holds the padding id.
     pub ids: Vec<i64>,
     /// 1 for tokens, 0 for padding.
@@ -58,6 +60,13 @@ impl Tokens {
         })
     }
 
+    /// Tokens of a row of `length` tokens where it is the longest, padding included.
+    #[must_use]
+    pub fn padded(&self, length: usize) -> usize {
+        let length = length.max(1);
+        length.next_multiple_of(self.multiple).min(self.tokens_max.max(length))
+    }
+
     /// How many tokens rows of text are, special ones included; what [`Tokens::encode`] refuses counts none.
     #[must_use]
     pub fn count(&self, rows: &[&[u8]]) -> usize {
@@ -94,15 +103,9 @@ impl Tokens {
                     .map_err(|e| format!("row {row}: {e}"))?,
             );
         }
-        let longest = encodings
-            .iter()
-            .map(tokenizers::Encoding::len)
-            .max()
-            .unwrap_or(0)
-            .max(1);
-        let length = longest
-            .next_multiple_of(self.multiple)
-            .min(self.tokens_max.max(longest));
+        let lengths: Vec<usize> = encodings.iter().map(tokenizers::Encoding::len).collect();
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let length = self.padded(longest);
         let size = rows.len() * length;
         let (mut ids, mut mask, mut types) = (
             Vec::with_capacity(size),
@@ -120,6 +123,7 @@ impl Tokens {
         }
         Ok(Encoded {
             length,
+            lengths,
             ids,
             mask,
             types,
@@ -130,19 +134,13 @@ impl Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A word-level tokenizer of five words that adds [CLS] and [SEP].
-    const TOKENIZER: &str = r#"{"version":"1.0","truncation":null,"padding":null,
-        "added_tokens":[{"id":0,"content":"[PAD]","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
-        "normalizer":{"type":"Lowercase"},"pre_tokenizer":{"type":"Whitespace"},
-        "post_processor":{"type":"BertProcessing","sep":["[SEP]",2],"cls":["[CLS]",1]},"decoder":null,
-        "model":{"type":"WordLevel","vocab":{"[PAD]":0,"[CLS]":1,"[SEP]":2,"[UNK]":3,"the":4,"fleet":5,"runs":6},"unk_token":"[UNK]"}}"#;
+    use crate::testing::TOKENIZER;
 
     #[test]
     fn rows_are_padded_to_the_longest_and_the_mask_says_where() {
         let tokens = Tokens::new(TOKENIZER.as_bytes(), 8, 1).unwrap();
         let encoded = tokens.encode(&[b"The fleet runs", b"fleet"]).unwrap();
-        assert_eq!(encoded.length, 5);
+        assert_eq!((encoded.length, encoded.lengths), (5, vec![5, 3]));
         assert_eq!(encoded.ids, [1, 4, 5, 6, 2, 1, 5, 2, 0, 0]);
         assert_eq!(encoded.mask, [1, 1, 1, 1, 1, 1, 1, 1, 0, 0]);
         assert_eq!(encoded.types, [0; 10]);
