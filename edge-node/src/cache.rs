@@ -180,9 +180,11 @@ impl Results {
         } else {
             tiers.ttl.models.get(model).copied()
         };
+        let by = slot.answerer();
         Key {
-            name: key::name(&owner, asker, slot, outputs, parameters, inputs),
+            name: key::name(&owner, asker, (slot, by), outputs, parameters, inputs),
             owner,
+            by,
             ttl_ms: own.map(ms),
         }
     }

@@ -13,11 +13,12 @@
 //! - A slot that goes on serving is published again as the same `Arc`: it keeps its measured pace.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use engine::onnxruntime::stand_in;
 use http::HeaderValue;
 use proto::ids::{ContentHash, ModelName, Release};
 use proto::manifest::{Manifest, Variant};
@@ -26,7 +27,7 @@ use tokio::sync::mpsc;
 
 use crate::batch::gain::Gain;
 use crate::elsewhere::Elsewhere;
-use crate::engine::Model;
+use crate::engine::{Answerer, Model};
 use crate::ingress::statistics::{Runs, Statistics};
 use crate::memory::Seat;
 
@@ -72,6 +73,8 @@ pub struct ModelSlot {
     pub pipeline: ContentHash,
     /// Release and identity, as every answer carries them.
     pub label: HeaderValue,
+    /// The numerics of the processor that stands in for the variant's device; `None` for a variant that needs no device.
+    pub stand_in: Option<HeaderValue>,
     /// Where the model is that runs it.
     pub seat: Seat,
     /// How long one row takes on this node.
@@ -99,6 +102,8 @@ impl ModelSlot {
         let pace = Pace::starting_at(variant.measured.row_us, variant.measured.rows8_us);
         let (release, pipeline) = (manifest.release(), manifest.pipeline_digest());
         let label = HeaderValue::try_from(format!("{release} {manifest_id}")).ok()?;
+        let stand_in = stand_in(&manifest, &variant).ok().flatten();
+        let stand_in = stand_in.and_then(|variant| HeaderValue::try_from(&variant.numerics).ok());
         Some(Self {
             release,
             manifest_id,
@@ -107,10 +112,27 @@ impl ModelSlot {
             weights,
             pipeline,
             label,
+            stand_in,
             seat,
             pace,
             statistics: Statistics::default(),
         })
+    }
+    /// Who would answer now. Without a look at the model where it needs no device.
+    #[must_use]
+    pub fn answerer(&self) -> Answerer {
+        if self.stand_in.is_none() {
+            return Answerer::Signed;
+        }
+        self.seat.answerer()
+    }
+    /// The numerics of answers of `by`.
+    #[must_use]
+    pub fn numerics(&self, by: Answerer) -> &[u8] {
+        match (by, &self.stand_in) {
+            (Answerer::StandIn, Some(numerics)) => numerics.as_bytes(),
+            _ => self.variant.numerics.as_bytes(),
+        }
     }
     /// Rows that are joined into one run.
     #[must_use]
@@ -136,6 +158,8 @@ impl std::fmt::Debug for ModelSlot {
 #[derive(Debug)]
 pub struct Pace {
     row_us: AtomicU64,
+    /// Whether that is the time of a device's stand-in.
+    of_stand_in: AtomicBool,
     runs: Mutex<Runs>,
     /// What joining rows gives.
     pub gain: Gain,
@@ -147,6 +171,7 @@ impl Pace {
     pub fn starting_at(row_us: u32, rows8_us: u32) -> Self {
         Self {
             row_us: AtomicU64::new(u64::from(row_us)),
+            of_stand_in: AtomicBool::new(false),
             runs: Mutex::default(),
             gain: Gain::starting_at(row_us, rows8_us),
         }
@@ -165,6 +190,16 @@ impl Pace {
         let rows = u64::try_from(rows).unwrap_or(u64::MAX).max(1);
         let (old, seen) = (self.row_us(), run_us / rows);
         self.row_us.store((old * 7 + seen).div_ceil(8), Ordering::Relaxed);
+    }
+    /// Learns from a run of whoever answered. When that is another than before, its time is taken as it is: an eighth of the way
+    /// from a device to a processor would let requests in that cannot be answered.
+    pub fn learn_of(&self, by: Answerer, rows: usize, run_us: u64) {
+        let of_stand_in = by == Answerer::StandIn;
+        if self.of_stand_in.swap(of_stand_in, Ordering::Relaxed) != of_stand_in {
+            let rows = u64::try_from(rows).unwrap_or(u64::MAX).max(1);
+            self.row_us.store(run_us / rows, Ordering::Relaxed);
+        }
+        self.learn(rows, run_us);
     }
     /// The runs so far.
     #[must_use]

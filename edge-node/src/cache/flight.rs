@@ -16,12 +16,15 @@ use proto::oip::Tensor;
 use tokio::sync::watch;
 
 use super::key::Key;
+use crate::engine::Answerer;
 
 /// What an execution gave, and when it did what.
 #[derive(Clone, Debug)]
 pub struct Landed {
     /// The outputs asked for.
     pub outputs: Arc<Vec<Tensor>>,
+    /// Whose arithmetic made them.
+    pub by: Answerer,
     /// The run that made them; `None` where they were kept.
     pub run: Option<Run>,
 }
@@ -209,9 +212,12 @@ impl Flight {
         };
         self.refuse(why);
     }
-    /// Kept first, then off the list, then told: whoever comes now finds it kept, or starts anew.
+    /// Kept first, then off the list, then told: whoever comes now finds it kept, or starts anew. What another made than the
+    /// question is named by is told, and not kept under that name.
     fn tell(&mut self, outcome: Outcome) {
-        if let (Some((flights, key)), Ok(landed)) = (&self.listed, &outcome) {
+        if let (Some((flights, key)), Ok(landed)) = (&self.listed, &outcome)
+            && landed.by == key.by
+        {
             (flights.keep)(key, &landed.outputs);
         }
         self.unlist();
@@ -256,6 +262,7 @@ mod tests {
     fn landed() -> Landed {
         Landed {
             outputs: Arc::default(),
+            by: Answerer::Signed,
             run: None,
         }
     }

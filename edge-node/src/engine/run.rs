@@ -9,7 +9,7 @@ use proto::oip::Tensor;
 use runtime::clock;
 use runtime::telemetry::PER_REQUEST;
 
-use super::{Fault, Model, panic_text};
+use super::{Answerer, Call, Fault, Model, panic_text};
 use crate::batch::board::{Item, Job};
 use crate::batch::share::{self, Ran, Share};
 use crate::batch::{Batch, Order, Queue, join};
@@ -22,6 +22,31 @@ struct Times {
     taken: Instant,
     began: Instant,
     ended: Instant,
+}
+
+/// What running a batch gave, and whose arithmetic it is.
+struct Made {
+    ran: Ran,
+    by: Answerer,
+    /// Of its time, what passed before whoever answered began.
+    lost: Duration,
+}
+
+impl Made {
+    /// What a row costs whoever answered.
+    fn worked(&self) -> Duration {
+        self.ran.busy.saturating_sub(self.lost)
+    }
+}
+
+impl From<Ran> for Made {
+    fn from(ran: Ran) -> Self {
+        Self {
+            ran,
+            by: Answerer::Signed,
+            lost: Duration::ZERO,
+        }
+    }
 }
 
 /// Where a run happens.
@@ -72,22 +97,25 @@ impl Place<'_> {
         let rows: Vec<usize> = items.iter().map(|item| item.rows).collect();
         let total = rows.iter().sum();
         let parts: Vec<&[Tensor]> = items.iter().map(|item| item.job.inputs.as_slice()).collect();
-        let inputs = join::join(&parts);
+        let inputs = Arc::new(join::join(&parts));
+        let until = items.iter().map(|item| item.job.deadline()).min();
         let began = clock::instant();
         if items.iter().any(|item| item.job.deadline() <= began) {
             return Err(items); // joining took somebody's last moment: the others run without
         }
-        let run = || self.rows(&slot, &model, &inputs, total);
+        let call = Call::until(until.unwrap_or(began));
+        let run = || self.rows(&slot, &model, &call, &inputs, total);
         // The engine's own span has one parent: the first request's trace shows the inside of the run for all of them.
-        let ran = spans.first().map_or_else(run, |span| span.in_scope(run));
+        let made = spans.first().map_or_else(run, |span| span.in_scope(run));
         let ended = clock::instant();
         let times = Times { taken, began, ended };
         drop(spans);
-        learn(&slot, total, ran.busy, &times, self.metrics);
-        let split = ran.outputs.ok().and_then(|outputs| join::split(&outputs, &rows));
+        learn(&slot, total, &made, &times, self.metrics);
+        let (by, busy) = (made.by, made.ran.busy);
+        let split = made.ran.outputs.ok().and_then(|outputs| join::split(&outputs, &rows));
         let Some(split) = split else { return Err(items) };
         for (item, outputs) in items.into_iter().zip(split) {
-            land(item, outputs, &times, ran.busy, total);
+            land(item, outputs, by, &times, busy, total);
         }
         Ok(())
     }
@@ -101,16 +129,20 @@ impl Place<'_> {
             item.job.flight.dismiss();
             return;
         }
-        let ran = span.in_scope(|| self.rows(&item.job.slot, &item.job.model, &item.job.inputs, item.rows));
+        let (job, call) = (&item.job, Call::until(item.job.deadline()));
+        let made = span.in_scope(|| self.rows(&job.slot, &job.model, &call, &job.inputs, item.rows));
         let ended = clock::instant();
         let times = Times { taken, began, ended };
         drop(span);
-        match ran.outputs {
+        if made.ran.outputs.is_ok() {
+            learn(&job.slot, item.rows, &made, &times, self.metrics);
+        }
+        match made.ran.outputs {
             Ok(outputs) => {
-                learn(&item.job.slot, item.rows, ran.busy, &times, self.metrics);
                 let rows = item.rows;
-                land(item, outputs, &times, ran.busy, rows);
+                land(item, outputs, made.by, &times, made.ran.busy, rows);
             }
+            Err(Fault::Late) => item.job.flight.refuse(Refusal::Expired),
             Err(Fault::Input(why)) => item.job.flight.refuse(Refusal::Input(why)),
             Err(Fault::Internal(why)) => {
                 tracing::error!(release = %item.job.slot.release, why, "a run failed");
@@ -120,7 +152,18 @@ impl Place<'_> {
     }
 
     /// Runs `rows` rows, those of idle threads and those of this one at the same time.
-    fn rows(&self, slot: &ModelSlot, model: &Arc<dyn Model>, inputs: &[Tensor], rows: usize) -> Ran {
+    fn rows(
+        &self,
+        slot: &ModelSlot,
+        model: &Arc<dyn Model>,
+        call: &Call,
+        inputs: &Arc<Vec<Tensor>>,
+        rows: usize,
+    ) -> Made {
+        // A device does one call after the other.
+        if slot.stand_in.is_some() {
+            return answered(model, call, inputs);
+        }
         let row_us = slot.pace.row_us();
         let idle = if share::cut(rows, row_us, 1).len() > 1 {
             self.queue.idle()
@@ -132,7 +175,7 @@ impl Place<'_> {
             .filter(|()| cuts.len() > 1)
             .and_then(|()| join::split(inputs, &cuts));
         let Some(mut parts) = parts else {
-            return run(model, inputs);
+            return run(model, inputs).into();
         };
         let cost = |rows: &usize| Duration::from_micros(row_us) * u32::try_from(*rows).unwrap_or(u32::MAX);
         let own = parts.remove(0);
@@ -148,7 +191,7 @@ impl Place<'_> {
             Some(inputs) => run(model, &inputs),
             None => share.outcome(),
         }));
-        together_again(ran)
+        together_again(ran).into()
     }
 }
 
@@ -168,10 +211,25 @@ fn together_again(ran: Vec<Ran>) -> Ran {
     Ran { outputs, busy }
 }
 
-/// A panic of the engine costs its request, not the thread.
+/// As [`run`], by whoever can by the call's deadline.
+fn answered(model: &Arc<dyn Model>, call: &Call, inputs: &Arc<Vec<Tensor>>) -> Made {
+    let (mut by, mut lost) = (Answerer::Signed, Duration::ZERO);
+    let ran = timed(|| {
+        let answer = model.answer(call, inputs)?;
+        (by, lost) = (answer.by, answer.lost);
+        Ok(answer.outputs)
+    });
+    Made { ran, by, lost }
+}
+
 fn run(model: &Arc<dyn Model>, inputs: &[Tensor]) -> Ran {
+    timed(|| model.run(inputs))
+}
+
+/// A panic of the engine costs its request, not the thread.
+fn timed(run: impl FnOnce() -> Result<Vec<Tensor>, Fault>) -> Ran {
     let began = clock::instant();
-    let outputs = catch_unwind(AssertUnwindSafe(|| model.run(inputs))).unwrap_or_else(|panic| {
+    let outputs = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let why = format!("the engine panicked: {}", panic_text(panic.as_ref()));
         Err(Fault::Internal(why))
     });
@@ -179,20 +237,20 @@ fn run(model: &Arc<dyn Model>, inputs: &[Tensor]) -> Ran {
     Ran { outputs, busy }
 }
 
-/// `busy` is the time of all threads: what a row costs, wherever it runs.
-fn learn(slot: &ModelSlot, rows: usize, busy: Duration, times: &Times, metrics: &Metrics) {
+/// What a row costs is the time of all threads, wherever it runs.
+fn learn(slot: &ModelSlot, rows: usize, made: &Made, times: &Times, metrics: &Metrics) {
     let exec = times.ended.saturating_duration_since(times.began);
-    slot.pace
-        .learn(rows, u64::try_from(busy.as_micros()).unwrap_or(u64::MAX));
+    let worked = u64::try_from(made.worked().as_micros()).unwrap_or(u64::MAX);
+    slot.pace.learn_of(made.by, rows, worked);
     metrics.exec.observe(exec.as_secs_f64());
-    metrics.engine_busy.inc_by(busy.as_secs_f64());
+    metrics.engine_busy.inc_by(made.ran.busy.as_secs_f64());
     metrics
         .batch_rows
         .observe(f64::from(u32::try_from(rows).unwrap_or(u32::MAX)));
 }
 
 /// `busy` is what all `rows` rows of the run took of all threads: a request's share of it is by its rows.
-fn land(item: Item<Order>, mut outputs: Vec<Tensor>, times: &Times, busy: Duration, rows: usize) {
+fn land(item: Item<Order>, mut outputs: Vec<Tensor>, by: Answerer, times: &Times, busy: Duration, rows: usize) {
     let (pushed, own, order) = (item.pushed, item.rows, item.job);
     if !order.outputs.is_empty() {
         outputs.retain(|tensor| order.outputs.contains(&tensor.name));
@@ -200,6 +258,7 @@ fn land(item: Item<Order>, mut outputs: Vec<Tensor>, times: &Times, busy: Durati
     let count = |rows: usize| u32::try_from(rows).unwrap_or(u32::MAX);
     order.flight.land(Landed {
         outputs: Arc::new(outputs),
+        by,
         run: Some(Run {
             pushed,
             taken: times.taken,

@@ -1,6 +1,7 @@
 //! The door over real sockets.
 
 mod bounds;
+mod device;
 mod elsewhere;
 mod embeddings;
 mod fleet;

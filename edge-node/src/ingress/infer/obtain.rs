@@ -116,19 +116,19 @@ async fn first(door: &Door, question: &Question, terms: Terms, span: &Span) -> R
     let results = &door.parts.results;
     for _ in 0..BOARDINGS_MAX {
         if let Some(outputs) = results.in_memory(&question.key) {
-            return Ok((kept(outputs), CacheUse::HitMemory));
+            return Ok((kept(question, outputs), CacheUse::HitMemory));
         }
         let (waiter, origin) = match results.board(&question.key, deadline) {
             Boarding::Follow(waiter) => (waiter, CacheUse::Collapsed),
             Boarding::Lead(flight, waiter) => {
                 // It may have landed since the first look.
                 if let Some(outputs) = results.in_memory(&question.key) {
-                    flight.land_kept(kept(Arc::clone(&outputs)));
-                    return Ok((kept(outputs), CacheUse::HitMemory));
+                    flight.land_kept(kept(question, Arc::clone(&outputs)));
+                    return Ok((kept(question, outputs), CacheUse::HitMemory));
                 }
                 if let Some(outputs) = on_disk(door, question.key).await {
-                    flight.land_kept(kept(Arc::clone(&outputs)));
-                    return Ok((kept(outputs), CacheUse::HitDisk));
+                    flight.land_kept(kept(question, Arc::clone(&outputs)));
+                    return Ok((kept(question, outputs), CacheUse::HitDisk));
                 }
                 push(door, question, flight, deadline, span).await;
                 (waiter, CacheUse::Miss)
@@ -167,8 +167,10 @@ async fn within(deadline: Instant, waiter: Waiter) -> Result<Landed, Refusal> {
         .unwrap_or(Err(Refusal::Expired))
 }
 
-fn kept(outputs: Arc<Vec<Tensor>>) -> Landed {
-    Landed { outputs, run: None }
+/// An answer is kept under the name of whose arithmetic made it.
+fn kept(question: &Question, outputs: Arc<Vec<Tensor>>) -> Landed {
+    let (by, run) = (question.key.by(), None);
+    Landed { outputs, by, run }
 }
 
 /// Runs `work` where it may block: on this thread when it is `short`, else on one of its own, so that it holds up nobody
