@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use proto::oip::Tensor;
 
 use crate::batch::{Queue, Work};
+use crate::cache::RowsOfRun;
 use crate::metrics::Metrics;
 
 /// Why a run gave no answer.
@@ -30,17 +31,19 @@ pub enum Fault {
 }
 
 /// What a run may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Call {
     /// Nothing starts after it.
     pub deadline: Instant,
+    /// What is kept of its rows, if anything is.
+    pub rows: Option<RowsOfRun>,
 }
 
 impl Call {
     /// One that may take until `deadline`.
     #[must_use]
     pub const fn until(deadline: Instant) -> Self {
-        Self { deadline }
+        Self { deadline, rows: None }
     }
 }
 
@@ -90,8 +93,16 @@ pub trait Model: Send + Sync + 'static {
     ///
     /// # Errors
     /// Those of [`Model::run`]; [`Fault::Late`] where too little time was left for whoever could still answer.
-    fn answer(&self, _call: &Call, inputs: &Arc<Vec<Tensor>>) -> Result<Answer, Fault> {
-        self.run(inputs).map(Answer::signed)
+    fn answer(&self, call: &Call, inputs: &Arc<Vec<Tensor>>) -> Result<Answer, Fault> {
+        run_keeping(self, inputs, call.rows.as_ref()).map(Answer::signed)
+    }
+
+    /// As [`Model::run`], to the same bits, with decoded rows kept in `rows`.
+    ///
+    /// # Errors
+    /// Those of [`Model::run`].
+    fn run_keeping(&self, inputs: &[Tensor], _rows: &RowsOfRun) -> Result<Vec<Tensor>, Fault> {
+        self.run(inputs)
     }
 
     /// Who would answer now.
@@ -107,6 +118,18 @@ pub trait Model: Send + Sync + 'static {
     /// How many tokens its tokenizer makes of `inputs`, padding not counted; 0 where it has none.
     fn tokens(&self, _inputs: &[Tensor]) -> usize {
         0
+    }
+}
+
+/// Runs `model`, with rows kept where there are any to keep.
+fn run_keeping<M: Model + ?Sized>(
+    model: &M,
+    inputs: &[Tensor],
+    rows: Option<&RowsOfRun>,
+) -> Result<Vec<Tensor>, Fault> {
+    match rows {
+        Some(rows) => model.run_keeping(inputs, rows),
+        None => model.run(inputs),
     }
 }
 

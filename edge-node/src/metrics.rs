@@ -1,6 +1,7 @@
 //! What this crate counts: one struct, made once and handed on. Clones share the values.
 
 pub mod device;
+pub mod rows;
 pub mod usage;
 
 use std::sync::Arc;
@@ -227,6 +228,8 @@ pub struct Metrics {
     pub cache_purges: Counter,
     /// Devices, and who stands in for them.
     pub device: device::DeviceMetrics,
+    /// Decoded rows that are kept.
+    pub rows: rows::RowMetrics,
 }
 
 impl Metrics {
@@ -260,6 +263,7 @@ impl Metrics {
             hooks: Counts::of(&hooks, HookEnd::ALL, |end| HookEnded { end }),
             cache_purges: Counter::default(),
             device: device::DeviceMetrics::default(),
+            rows: rows::RowMetrics::default(),
         };
         registry.register("edge_requests", "Inference requests by how they ended", requests);
         registry.register("edge_answers", "Answers by where they came from", cache);
@@ -273,6 +277,7 @@ impl Metrics {
         metrics.clone().show_work(registry);
         metrics.clone().show_kept(registry);
         metrics.device.clone().show(registry);
+        metrics.rows.clone().show(registry);
         metrics
     }
     /// Shows what the queue and the engine do.
@@ -412,6 +417,9 @@ mod tests {
                 "edge_device_failures counter",
                 "edge_device_late counter",
                 "edge_device_stand_in_runs counter",
+                "edge_cache_rows_bytes gauge",
+                "edge_cache_rows_found counter",
+                "edge_cache_rows_made counter",
             ]
         );
         assert!(

@@ -21,7 +21,7 @@ use arc_swap::ArcSwap;
 use engine::onnxruntime::stand_in;
 use http::HeaderValue;
 use proto::ids::{ContentHash, ModelName, Release};
-use proto::manifest::{Manifest, Variant};
+use proto::manifest::{Manifest, PreStep, Variant};
 use proto::region_state::{RegionInfo, Tenant};
 use tokio::sync::mpsc;
 
@@ -75,6 +75,8 @@ pub struct ModelSlot {
     pub label: HeaderValue,
     /// The numerics of the processor that stands in for the variant's device; `None` for a variant that needs no device.
     pub stand_in: Option<HeaderValue>,
+    /// Whether some signature decodes pictures, which are kept decoded.
+    pub keeps_rows: bool,
     /// Where the model is that runs it.
     pub seat: Seat,
     /// How long one row takes on this node.
@@ -102,6 +104,8 @@ impl ModelSlot {
         let pace = Pace::starting_at(variant.measured.row_us, variant.measured.rows8_us);
         let (release, pipeline) = (manifest.release(), manifest.pipeline_digest());
         let label = HeaderValue::try_from(format!("{release} {manifest_id}")).ok()?;
+        let steps = || manifest.signatures.iter().flat_map(|signature| &signature.pre);
+        let keeps_rows = steps().any(|step| matches!(step, PreStep::Image { .. }));
         let stand_in = stand_in(&manifest, &variant).ok().flatten();
         let stand_in = stand_in.and_then(|variant| HeaderValue::try_from(&variant.numerics).ok());
         Some(Self {
@@ -113,6 +117,7 @@ impl ModelSlot {
             pipeline,
             label,
             stand_in,
+            keeps_rows,
             seat,
             pace,
             statistics: Statistics::default(),

@@ -185,6 +185,11 @@ impl Flight {
     pub fn is_wanted(&self) -> bool {
         !self.air.outcome.is_closed()
     }
+    /// Whether others may join it, and its answer is kept.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.listed.is_some()
+    }
     /// The latest moment at which the run may start: the latest deadline of those who wait.
     #[must_use]
     pub fn deadline(&self) -> Instant {

@@ -38,6 +38,7 @@ fn config(folder: &Path) -> CacheConfig {
     };
     CacheConfig {
         memory_bytes: 1 << 20,
+        rows_bytes: 0,
         disk_bytes: 3 << 20,
         ttl,
         folder: folder.to_owned(),

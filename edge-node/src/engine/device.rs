@@ -17,17 +17,18 @@ mod question;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proto::oip::Tensor;
 use runtime::clock;
 
-use super::{Answer, Answerer, Call, Fault, Model};
+use super::{Answer, Answerer, Call, Fault, Model, run_keeping};
 use crate::batch::join;
+use crate::cache::RowsOfRun;
 use crate::metrics::device::DeviceMetrics;
 
 pub use breaker::{Bounds, Trouble};
-use lane::{Lane, NoAnswer};
+use lane::{Asked, Lane, NoAnswer};
 use plan::{Costs, First};
 pub use question::Question;
 
@@ -123,20 +124,24 @@ impl Backed {
     }
 
     /// Asks the device, if there is time for it. `Err` says what the stand-in is to answer for.
-    fn on_device(&self, inputs: &Arc<Vec<Tensor>>, costs: Costs, deadline: Instant) -> Result<Vec<Tensor>, NoAnswer> {
+    fn on_device(&self, inputs: &Arc<Vec<Tensor>>, costs: Costs, call: &Call) -> Result<Vec<Tensor>, NoAnswer> {
         let now = clock::instant();
-        match plan::first(costs, deadline.saturating_duration_since(now)) {
+        match plan::first(costs, call.deadline.saturating_duration_since(now)) {
             First::StandIn => Err(NoAnswer::OutOfTime),
             First::Device { wait } => {
                 let patience = self.bounds.patience(costs.device);
-                self.lane.ask(inputs, now + wait, patience)
+                let asked = Asked {
+                    inputs: Arc::clone(inputs),
+                    rows: call.rows.clone(),
+                };
+                self.lane.ask(asked, now + wait, patience)
             }
         }
     }
 
-    fn on_processor(&self, inputs: &[Tensor], rows: usize) -> Result<Vec<Tensor>, Fault> {
+    fn on_processor(&self, inputs: &[Tensor], rows: usize, kept: Option<&RowsOfRun>) -> Result<Vec<Tensor>, Fault> {
         let began = clock::instant();
-        let outputs = self.stand_in.run(inputs)?;
+        let outputs = run_keeping(&*self.stand_in, inputs, kept)?;
         let took = clock::instant().saturating_duration_since(began);
         plan::learn(&self.stand_in_row_us, rows, took);
         self.metrics.stand_in_runs.inc();
@@ -154,17 +159,17 @@ impl Model for Backed {
     fn answer(&self, call: &Call, inputs: &Arc<Vec<Tensor>>) -> Result<Answer, Fault> {
         let (began, rows) = (clock::instant(), join::rows(inputs));
         let costs = self.costs(rows);
-        let why = match self.on_device(inputs, costs, call.deadline) {
+        let why = match self.on_device(inputs, costs, call) {
             Ok(outputs) => return Ok(Answer::signed(outputs)),
             // The request is at fault: the processor would say the same.
             Err(NoAnswer::Fault(Fault::Input(why))) => return Err(Fault::Input(why)),
             Err(why) => why,
         };
         let now = clock::instant();
-        if !plan::still_fits(costs.stand_in, deadline_from(call.deadline, now)) {
+        if !plan::still_fits(costs.stand_in, call.deadline.saturating_duration_since(now)) {
             return Err(Fault::Late);
         }
-        let outputs = self.on_processor(inputs, rows);
+        let outputs = self.on_processor(inputs, rows, call.rows.as_ref());
         if matches!(why, NoAnswer::Fault(_)) && outputs.is_ok() {
             // What the processor can answer and the device cannot is the device's failure.
             self.lane.failed_alone(clock::instant());
@@ -198,10 +203,6 @@ impl Drop for Backed {
     fn drop(&mut self) {
         self.lane.leave();
     }
-}
-
-fn deadline_from(deadline: Instant, now: Instant) -> Duration {
-    deadline.saturating_duration_since(now)
 }
 
 #[cfg(test)]

@@ -9,10 +9,11 @@ use proto::oip::Tensor;
 use runtime::clock;
 use runtime::telemetry::PER_REQUEST;
 
-use super::{Answerer, Call, Fault, Model, panic_text};
+use super::{Answerer, Call, Fault, Model, panic_text, run_keeping};
 use crate::batch::board::{Item, Job};
 use crate::batch::share::{self, Ran, Share};
 use crate::batch::{Batch, Order, Queue, join};
+use crate::cache::RowsOfRun;
 use crate::cache::flight::{Landed, Refusal, Run};
 use crate::metrics::Metrics;
 use crate::serving::ModelSlot;
@@ -103,7 +104,11 @@ impl Place<'_> {
         if items.iter().any(|item| item.job.deadline() <= began) {
             return Err(items); // joining took somebody's last moment: the others run without
         }
-        let call = Call::until(until.unwrap_or(began));
+        let keepers = items.iter().map(|item| (item.rows, item.job.keeper.as_ref()));
+        let call = Call {
+            deadline: until.unwrap_or(began),
+            rows: RowsOfRun::joined(keepers),
+        };
         let run = || self.rows(&slot, &model, &call, &inputs, total);
         // The engine's own span has one parent: the first request's trace shows the inside of the run for all of them.
         let made = spans.first().map_or_else(run, |span| span.in_scope(run));
@@ -129,7 +134,11 @@ impl Place<'_> {
             item.job.flight.dismiss();
             return;
         }
-        let (job, call) = (&item.job, Call::until(item.job.deadline()));
+        let job = &item.job;
+        let call = Call {
+            deadline: job.deadline(),
+            rows: RowsOfRun::alone(job.keeper.as_ref()),
+        };
         let made = span.in_scope(|| self.rows(&job.slot, &job.model, &call, &job.inputs, item.rows));
         let ended = clock::instant();
         let times = Times { taken, began, ended };
@@ -175,20 +184,25 @@ impl Place<'_> {
             .filter(|()| cuts.len() > 1)
             .and_then(|()| join::split(inputs, &cuts));
         let Some(mut parts) = parts else {
-            return run(model, inputs).into();
+            return run(model, inputs, call.rows.as_ref()).into();
         };
         let cost = |rows: &usize| Duration::from_micros(row_us) * u32::try_from(*rows).unwrap_or(u32::MAX);
         let own = parts.remove(0);
-        let shares: Vec<Arc<Share>> = parts
-            .into_iter()
-            .zip(&cuts[1..])
-            .map(|(inputs, rows)| Arc::new(Share::new(model, inputs, cost(rows))))
+        let firsts = cuts.iter().scan(0, |end, rows| {
+            *end += rows;
+            Some(*end)
+        });
+        let shares: Vec<Arc<Share>> = (parts.into_iter().zip(&cuts[1..]).zip(firsts))
+            .map(|((inputs, rows), first)| {
+                let kept = call.rows.as_ref().map(|rows| rows.from(first));
+                Arc::new(Share::new(model, inputs, cost(rows)).keeping(kept))
+            })
             .collect();
         self.queue.show(&shares, self.thread, cost(&cuts[0]));
-        let mut ran = vec![run(model, &own)];
+        let mut ran = vec![run(model, &own, call.rows.as_ref())];
         self.queue.withdraw(&shares);
         ran.extend(shares.iter().map(|share| match share.take() {
-            Some(inputs) => run(model, &inputs),
+            Some(inputs) => run(model, &inputs, share.rows.as_ref()),
             None => share.outcome(),
         }));
         together_again(ran).into()
@@ -198,7 +212,7 @@ impl Place<'_> {
 /// Runs rows of another thread's batch, unless it has taken them back.
 pub(super) fn share(share: &Share) {
     if let Some(inputs) = share.take() {
-        let ran = share.span.in_scope(|| run(&share.model, &inputs));
+        let ran = share.span.in_scope(|| run(&share.model, &inputs, share.rows.as_ref()));
         share.hand_in(ran);
     }
 }
@@ -222,8 +236,8 @@ fn answered(model: &Arc<dyn Model>, call: &Call, inputs: &Arc<Vec<Tensor>>) -> M
     Made { ran, by, lost }
 }
 
-fn run(model: &Arc<dyn Model>, inputs: &[Tensor]) -> Ran {
-    timed(|| model.run(inputs))
+fn run(model: &Arc<dyn Model>, inputs: &[Tensor], rows: Option<&RowsOfRun>) -> Ran {
+    timed(|| run_keeping(&**model, inputs, rows))
 }
 
 /// A panic of the engine costs its request, not the thread.

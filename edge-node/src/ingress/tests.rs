@@ -11,4 +11,5 @@ mod jobs;
 mod manage;
 mod protocol;
 mod purge;
+mod rows;
 mod tenants;

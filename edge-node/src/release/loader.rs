@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use engine::child::{CheckJob, CheckLimits, run_check};
 use engine::onnxruntime::{Library, stand_in};
-use engine::{LoadedModel, PackageFiles};
+use engine::{LoadedModel, PackageFiles, RunError};
 use proto::limits::FILE_BYTES_MAX;
 use proto::manifest::Variant;
 use proto::oip::Tensor;
 
 use super::package::{Loader, Package};
+use crate::cache::RowsOfRun;
 use crate::engine::device::{Backed, Bounds, Parts, Question};
 use crate::engine::{Fault, Model};
 use crate::metrics::device::DeviceMetrics;
@@ -133,16 +134,22 @@ fn loaded(package: &Package, variant: &Variant, library: Option<&Library>) -> Re
 
 impl Model for LoadedModel {
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Fault> {
-        Self::run(self, inputs).map_err(|e| {
-            if e.is_clients() {
-                Fault::Input(e.to_string())
-            } else {
-                Fault::Internal(e.to_string())
-            }
-        })
+        Self::run(self, inputs).map_err(|e| fault(&e))
+    }
+
+    fn run_keeping(&self, inputs: &[Tensor], rows: &RowsOfRun) -> Result<Vec<Tensor>, Fault> {
+        Self::run_keeping(self, inputs, rows).map_err(|e| fault(&e))
     }
 
     fn tokens(&self, inputs: &[Tensor]) -> usize {
         Self::tokens(self, inputs)
+    }
+}
+
+fn fault(error: &RunError) -> Fault {
+    if error.is_clients() {
+        Fault::Input(error.to_string())
+    } else {
+        Fault::Internal(error.to_string())
     }
 }

@@ -98,13 +98,21 @@ impl LoadedModel {
     /// # Errors
     /// [`RunError::is_clients`] tells a malformed request from a failing model. Nothing of the request is in the text
     /// but names, types and shapes.
-    #[tracing::instrument(target = "meridian::requests", name = "engine.run", skip_all, fields(model = %self.release, rows))]
     pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RunError> {
+        self.run_keeping(inputs, &pre::Nothing)
+    }
+
+    /// As [`LoadedModel::run`], to the same bits, with what steps before the graph make of rows kept in `kept`.
+    ///
+    /// # Errors
+    /// Those of [`LoadedModel::run`].
+    #[tracing::instrument(target = "meridian::requests", name = "engine.run", skip_all, fields(model = %self.release, rows))]
+    pub fn run_keeping(&self, inputs: &[Tensor], kept: &dyn pre::KeptRows) -> Result<Vec<Tensor>, RunError> {
         tracing::Span::current().record(
             "rows",
             inputs.first().and_then(|t| t.shape.first()).copied().unwrap_or(1),
         );
-        let (ready, mut tensors, given) = self.before_the_graph(inputs)?;
+        let (ready, mut tensors, given) = self.before_the_graph(inputs, kept)?;
         tensors.extend(self.graph.run(&given)?.into_iter().map(|t| (t.name.clone(), t)));
         for step in &ready.post {
             step.run(&mut tensors)?;
@@ -123,18 +131,22 @@ impl LoadedModel {
     /// # Errors
     /// Those of [`LoadedModel::run`].
     pub fn graph_inputs(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RunError> {
-        self.before_the_graph(inputs).map(|(_, _, given)| given)
+        self.before_the_graph(inputs, &pre::Nothing).map(|(_, _, given)| given)
     }
 
     /// Who answers, all tensors so far by their names, and those that the graph takes.
     #[allow(clippy::type_complexity, reason = "used in two places, named in the comment above")]
-    fn before_the_graph(&self, inputs: &[Tensor]) -> Result<(&Ready, BTreeMap<String, Tensor>, Vec<Tensor>), RunError> {
+    fn before_the_graph(
+        &self,
+        inputs: &[Tensor],
+        kept: &dyn pre::KeptRows,
+    ) -> Result<(&Ready, BTreeMap<String, Tensor>, Vec<Tensor>), RunError> {
         let names: Vec<&str> = inputs.iter().map(|t| t.name.as_str()).collect();
         let ready = self.ready_for(&names)?;
         check_inputs(&ready.spec.inputs, inputs)?;
         let mut tensors: BTreeMap<String, Tensor> = inputs.iter().map(|t| (t.name.clone(), t.clone())).collect();
         for step in &ready.pre {
-            step.run(&mut tensors)?;
+            step.run(&mut tensors, kept)?;
         }
         let taken = self.graph.inputs().iter().map(|spec| {
             tensors

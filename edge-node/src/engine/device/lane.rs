@@ -22,6 +22,7 @@ use runtime::clock;
 
 use super::breaker::{Bounds, Breaker, Trouble};
 use super::{LoadOnDevice, Question, Standing};
+use crate::cache::RowsOfRun;
 use crate::engine::Fault;
 use crate::metrics::device::DeviceMetrics;
 
@@ -32,6 +33,14 @@ const TRY: u64 = 0;
 
 /// Threads in calls of lanes that were given up.
 static LOST: AtomicUsize = AtomicUsize::new(0);
+
+/// What the device is asked.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) inputs: Arc<Vec<Tensor>>,
+    /// What is kept of its rows.
+    pub(super) rows: Option<RowsOfRun>,
+}
 
 /// Why the device gave no answer.
 #[derive(Debug)]
@@ -77,7 +86,7 @@ enum Work {
     /// Lies there; a call of it is called hung after `patience`.
     Asked {
         ticket: u64,
-        inputs: Arc<Vec<Tensor>>,
+        asked: Asked,
         patience: Duration,
     },
     Running {
@@ -142,18 +151,13 @@ impl Lane {
     }
 
     /// Asks the device, from any thread. Waits until `until`, and calls what takes longer than `patience` hung.
-    pub(super) fn ask(
-        &self,
-        inputs: &Arc<Vec<Tensor>>,
-        until: Instant,
-        patience: Duration,
-    ) -> Result<Vec<Tensor>, NoAnswer> {
+    pub(super) fn ask(&self, asked: Asked, until: Instant, patience: Duration) -> Result<Vec<Tensor>, NoAnswer> {
         let mut desk = self.placed(until)?;
         desk.tickets += 1;
         let own = desk.tickets;
         desk.work = Work::Asked {
             ticket: own,
-            inputs: Arc::clone(inputs),
+            asked,
             patience,
         };
         self.changed.notify_all();

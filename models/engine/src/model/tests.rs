@@ -4,6 +4,8 @@ use crate::tensor::{of_byte_strings, of_f32s};
 use crate::testing::{floats, model, node, ramp};
 use serde_json::json;
 
+mod kept;
+
 /// A model that doubles `x [batch, 3]`, with a signature that also ranks the result by label.
 fn package(folder: &std::path::Path) -> LoadedModel {
     let two = values::of_floats("two", vec![1], &[2.0]);

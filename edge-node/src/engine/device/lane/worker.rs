@@ -10,9 +10,9 @@ use runtime::clock;
 
 use super::super::breaker::Trouble;
 use super::super::{LoadOnDevice, Question, plan};
-use super::{Desk, LOST, Lane, TRY, Work};
+use super::{Asked, Desk, LOST, Lane, TRY, Work};
 use crate::batch::join;
-use crate::engine::{Fault, Model, panic_text};
+use crate::engine::{Fault, Model, panic_text, run_keeping};
 
 /// Loading is never called hung before this: nobody's request waits for it.
 const LOADING_MAX: Duration = Duration::from_secs(600);
@@ -20,7 +20,7 @@ const LOADING_MAX: Duration = Duration::from_secs(600);
 const NAP: Duration = Duration::from_secs(3600);
 
 enum Next {
-    Call(Arc<Vec<Tensor>>),
+    Call(Asked),
     Try,
     Leave,
 }
@@ -31,14 +31,14 @@ impl Lane {
         let mut device: Option<Arc<dyn Model>> = None;
         loop {
             match self.next() {
-                Next::Call(inputs) => {
+                Next::Call(asked) => {
                     let began = clock::instant();
-                    let made = called(device.as_ref(), &inputs);
+                    let made = called(device.as_ref(), &asked);
                     let took = clock::instant().saturating_duration_since(began);
                     if made.is_ok() {
-                        plan::learn(&self.row_us, join::rows(&inputs), took);
+                        plan::learn(&self.row_us, join::rows(&asked.inputs), took);
                     }
-                    drop(inputs);
+                    drop(asked);
                     self.hand_in(made);
                 }
                 Next::Try => {
@@ -70,14 +70,14 @@ impl Lane {
             let now = clock::instant();
             if let Work::Asked {
                 ticket,
-                inputs,
+                asked,
                 patience,
             } = &desk.work
             {
-                let (ticket, inputs, until) = (*ticket, Arc::clone(inputs), now + *patience);
+                let (ticket, asked, until) = (*ticket, asked.clone(), now + *patience);
                 desk.work = Work::running(ticket, until);
                 self.changed.notify_all();
-                return Next::Call(inputs);
+                return Next::Call(asked);
             }
             let due = desk.breaker.due();
             if matches!(desk.work, Work::Idle) && now >= due {
@@ -145,7 +145,11 @@ impl Lane {
             let patience = self.bounds.patience(expected);
             self.lock().work = Work::running(TRY, now + patience);
         }
-        let made = called(device.as_ref(), &question.inputs).map_err(|fault| (Trouble::Failed, fault.to_string()))?;
+        let asked = Asked {
+            inputs: Arc::clone(&question.inputs),
+            rows: None,
+        };
+        let made = called(device.as_ref(), &asked).map_err(|fault| (Trouble::Failed, fault.to_string()))?;
         if question.is_answered_by(&made) {
             return Ok(());
         }
@@ -171,11 +175,12 @@ impl Lane {
 }
 
 /// A panic of the device costs its call, not the thread.
-fn called(device: Option<&Arc<dyn Model>>, inputs: &[Tensor]) -> Result<Vec<Tensor>, Fault> {
+fn called(device: Option<&Arc<dyn Model>>, asked: &Asked) -> Result<Vec<Tensor>, Fault> {
     let Some(device) = device else {
         return Err(Fault::Internal("the model is not loaded on the device".to_owned()));
     };
-    catch_unwind(AssertUnwindSafe(|| device.run(inputs))).unwrap_or_else(|panic| {
+    let run = || run_keeping(&**device, &asked.inputs, asked.rows.as_ref());
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let why = panic_text(panic.as_ref());
         Err(Fault::Internal(format!("the device's engine panicked: {why}")))
     })
