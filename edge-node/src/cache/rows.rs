@@ -185,12 +185,10 @@ pub struct RowsOfRun {
 impl RowsOfRun {
     /// Of requests that run together: how many rows of each, and their keepers. `None` where nothing of them is kept.
     #[must_use]
-    pub fn joined<'a>(requests: impl IntoIterator<Item = (usize, Option<&'a Keeper>)>) -> Option<Self> {
-        let each = requests
-            .into_iter()
-            .flat_map(|(rows, keeper)| vec![keeper.cloned(); rows]);
-        let each: Vec<Option<Keeper>> = each.collect();
-        each.iter().any(Option::is_some).then(|| Self::new(Of::Each(each)))
+    pub fn joined<'a>(requests: impl Iterator<Item = (usize, Option<&'a Keeper>)> + Clone) -> Option<Self> {
+        requests.clone().find_map(|(_, keeper)| keeper)?;
+        let each = requests.flat_map(|(rows, keeper)| std::iter::repeat_n(keeper.cloned(), rows));
+        Some(Self::new(Of::Each(each.collect())))
     }
     /// Of a request that runs alone, however many rows it has.
     #[must_use]

@@ -5,8 +5,8 @@
 //!        |                                     | failed, late, hung, out of use
 //!        '------ as far as the deadline allows-+--> stand-in: the same signed file on the processor
 //! ```
-//! [`plan`] says how long a call waits, [`breaker`] whether the device is in use, [`lane`] holds the one thread that calls it, and
-//! [`question`] what it is tried with. Whoever answered is told with the answer: bits of one are not passed off as bits of the other.
+//! `plan` says how long a call waits, `breaker` whether the device is in use, `lane` holds the one thread that calls it, and
+//! `question` what it is tried with. Whoever answered is told with the answer: bits of one are not passed off as bits of the other.
 //!
 //! Invariant: no engine thread is inside the device, ever: a call that does not return holds the lane's thread, and nothing else.
 

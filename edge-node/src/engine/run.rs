@@ -188,16 +188,7 @@ impl Place<'_> {
         };
         let cost = |rows: &usize| Duration::from_micros(row_us) * u32::try_from(*rows).unwrap_or(u32::MAX);
         let own = parts.remove(0);
-        let firsts = cuts.iter().scan(0, |end, rows| {
-            *end += rows;
-            Some(*end)
-        });
-        let shares: Vec<Arc<Share>> = (parts.into_iter().zip(&cuts[1..]).zip(firsts))
-            .map(|((inputs, rows), first)| {
-                let kept = call.rows.as_ref().map(|rows| rows.from(first));
-                Arc::new(Share::new(model, inputs, cost(rows)).keeping(kept))
-            })
-            .collect();
+        let shares = shared(model, parts, &cuts, call, cost);
         self.queue.show(&shares, self.thread, cost(&cuts[0]));
         let mut ran = vec![run(model, &own, call.rows.as_ref())];
         self.queue.withdraw(&shares);
@@ -207,6 +198,23 @@ impl Place<'_> {
         }));
         together_again(ran).into()
     }
+}
+
+/// Rows for other threads, each with what is kept of those very rows; the first of `cuts` stays here.
+fn shared(
+    model: &Arc<dyn Model>,
+    parts: Vec<Vec<Tensor>>,
+    cuts: &[usize],
+    call: &Call,
+    cost: impl Fn(&usize) -> Duration,
+) -> Vec<Arc<Share>> {
+    let mut first = cuts[0];
+    let share = |(inputs, rows): (Vec<Tensor>, &usize)| {
+        let kept = call.rows.as_ref().map(|all| all.from(first));
+        first += rows;
+        Arc::new(Share::new(model, inputs, cost(rows)).keeping(kept))
+    };
+    parts.into_iter().zip(&cuts[1..]).map(share).collect()
 }
 
 /// Runs rows of another thread's batch, unless it has taken them back.
@@ -283,3 +291,6 @@ fn land(item: Item<Order>, mut outputs: Vec<Tensor>, by: Answerer, times: &Times
         }),
     });
 }
+
+#[cfg(test)]
+mod tests;

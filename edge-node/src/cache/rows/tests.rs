@@ -155,7 +155,7 @@ fn each_row_of_a_run_is_its_own_requests_wherever_the_run_is_cut() {
     let bench = bench(1 << 20);
     let (a, b) = (tenant("a"), tenant("b"));
     let (of_a, of_b) = (bench.keeper(&a, None), bench.keeper(&b, None));
-    let run = RowsOfRun::joined([(2, Some(&of_a)), (1, None), (1, Some(&of_b))]).unwrap();
+    let run = RowsOfRun::joined([(2, Some(&of_a)), (1, None), (1, Some(&of_b))].into_iter()).unwrap();
     let asked = |run: &RowsOfRun, row: usize| {
         let mut made = false;
         let make = &mut || {
@@ -169,7 +169,7 @@ fn each_row_of_a_run_is_its_own_requests_wherever_the_run_is_cut() {
     assert!(asked(&run, 2) && asked(&run, 2), "nobody's");
     assert!(asked(&run.from(3), 0) && !asked(&run.from(1), 2), "b's");
     assert!(asked(&run, 4), "beyond the end nothing is kept");
-    assert!(RowsOfRun::joined([(2, None)]).is_none());
+    assert!(RowsOfRun::joined([(2, None)].into_iter()).is_none());
     assert!(
         !asked(&RowsOfRun::alone(Some(&of_b)).unwrap(), 9),
         "all rows of one request"
