@@ -123,6 +123,7 @@ impl App {
         let memory =
             Memory::start(config.memory.clone(), metrics.clone()).map_err(failed("start the loading thread"))?;
         let (jobs, sender) = open_jobs(&config, &node, &identity, &metrics);
+        let loader = loader.counting(metrics.device.clone());
         let service = Ingress::new(ingress::Parts {
             node,
             serving: serving.clone(),

@@ -24,6 +24,7 @@ use proto::oip::Tensor;
 use runtime::clock;
 use tracing::Span;
 
+use crate::cache::Keeper;
 use crate::cache::flight::{Flight, Refusal};
 use crate::engine::Model;
 use crate::metrics::Metrics;
@@ -44,6 +45,8 @@ pub struct Order {
     pub model: Arc<dyn Model>,
     /// Checked against the signature.
     pub inputs: Arc<Vec<Tensor>>,
+    /// Whose its decoded rows are, where some are kept.
+    pub keeper: Option<Keeper>,
     /// Outputs that are wanted; empty for all.
     pub outputs: Vec<String>,
     /// Whose time it takes.

@@ -18,6 +18,7 @@ mod disk;
 pub mod flight;
 pub mod key;
 mod keys;
+mod rows;
 mod seal;
 mod stored;
 
@@ -40,14 +41,18 @@ use disk::Disk;
 use flight::{Boarding, Flights};
 use key::Key;
 use keys::{Keys, Slots};
+use rows::Rows;
 
 pub use keys::{Asker, Scope};
+pub use rows::{Keeper, RowsOfRun};
 
 /// Bounds of the cache.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
     /// Bytes of results in memory; 0 keeps none.
     pub memory_bytes: u64,
+    /// Bytes of decoded pictures in memory; 0 keeps none.
+    pub rows_bytes: u64,
     /// Bytes that the disk tier may take; 0 has none.
     pub disk_bytes: u64,
     /// How long an answer is given again.
@@ -117,6 +122,7 @@ pub struct Results(Arc<Shared>);
 struct Shared {
     tiers: Arc<Tiers>,
     flights: Flights,
+    rows: Rows,
 }
 
 /// Where answers are kept.
@@ -159,7 +165,8 @@ impl Results {
         });
         let keeping = Arc::clone(&tiers);
         let flights = Flights::new(Arc::new(move |key, outputs| keeping.keep(key, outputs)));
-        Self(Arc::new(Shared { tiers, flights }))
+        let rows = Rows::of(config.rows_bytes, metrics.rows.clone());
+        Self(Arc::new(Shared { tiers, flights, rows }))
     }
 
     /// Names what `asker` asks of `slot`: `outputs` are the names asked for, `parameters` those that may change the answer,
@@ -180,11 +187,19 @@ impl Results {
         } else {
             tiers.ttl.models.get(model).copied()
         };
+        let by = slot.answerer();
         Key {
-            name: key::name(&owner, asker, slot, outputs, parameters, inputs),
+            name: key::name(&owner, asker, (slot, by), outputs, parameters, inputs),
             owner,
+            by,
             ttl_ms: own.map(ms),
         }
+    }
+
+    /// Keeps decoded rows of what `asker` asks; `None` where none are kept. What is forgotten later is not kept by it.
+    #[must_use]
+    pub fn keeper(&self, asker: Asker<'_>) -> Option<Keeper> {
+        self.0.rows.keeper(&self.0.tiers.keys, asker)
     }
 
     /// What memory holds. Costs one hash look-up; never blocks.
@@ -223,7 +238,7 @@ impl Results {
         self.0.flights.board(key, deadline)
     }
 
-    /// Forgets all answers of `scope`, and at most some of others that share its keys. When this returns, whoever asks is
+    /// Forgets all answers and decoded rows of `scope`, and at most some of others that share its keys. When this returns, whoever asks is
     /// given none of them, whatever crashes, and not the answer of a run that was under way either. Blocks for the disk.
     ///
     /// # Errors
@@ -238,6 +253,7 @@ impl Results {
             !covered
         });
         tiers.weigh();
+        self.0.rows.forget(scope, gone, &tiers.keys);
         let disk_keys = destroyed?;
         tiers.metrics.cache_purges.inc();
         Ok(Purged {

@@ -92,6 +92,8 @@ runtime::config_file! {
     pub struct CacheFile {
         /// Bytes of answers in memory; 0 keeps none there.
         pub memory_bytes: u64 = optional 268_435_456,
+        /// Bytes of decoded pictures in memory, which other models and later requests need not decode again; 0 keeps none.
+        pub rows_bytes: u64 = optional 67_108_864,
         /// Bytes of disk for answers; 0 keeps none there.
         pub disk_bytes: u64 = optional 1_073_741_824,
         /// How long an answer is given again, seconds, 1 to 604800.
@@ -153,6 +155,7 @@ impl Default for CacheFile {
     fn default() -> Self {
         Self {
             memory_bytes: 256 << 20,
+            rows_bytes: 64 << 20,
             disk_bytes: 1 << 30,
             ttl_s: 300,
             embedding_ttl_s: 86_400,
@@ -264,6 +267,7 @@ impl NodeConfig {
             ingress: doors(&file.ingress, path)?,
             cache: CacheConfig {
                 memory_bytes: file.cache.memory_bytes,
+                rows_bytes: file.cache.rows_bytes,
                 disk_bytes: file.cache.disk_bytes,
                 ttl: Ttl {
                     results: Duration::from_secs(file.cache.ttl_s),

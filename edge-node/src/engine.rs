@@ -2,15 +2,18 @@
 //!
 //! Inference is blocking. It runs on the threads of this stage only, never on the async runtime.
 
+pub mod device;
 mod run;
 
 use std::any::Any;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use proto::oip::Tensor;
 
 use crate::batch::{Queue, Work};
+use crate::cache::RowsOfRun;
 use crate::metrics::Metrics;
 
 /// Why a run gave no answer.
@@ -22,6 +25,58 @@ pub enum Fault {
     /// The fault is ours. The text is for our log; callers are told only that it happened.
     #[error("{0}")]
     Internal(String),
+    /// There was not time enough left when whoever was asked first had failed.
+    #[error("no time was left for the processor when the device had failed")]
+    Late,
+}
+
+/// What a run may take.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Nothing starts after it.
+    pub deadline: Instant,
+    /// What is kept of its rows, if anything is.
+    pub rows: Option<RowsOfRun>,
+}
+
+impl Call {
+    /// One that may take until `deadline`.
+    #[must_use]
+    pub const fn until(deadline: Instant) -> Self {
+        Self { deadline, rows: None }
+    }
+}
+
+/// Whose arithmetic made an answer. Equal inputs give equal bits only where this is equal too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answerer {
+    /// The variant's own, that the signed state names.
+    Signed,
+    /// The processor's, in the place of a device that failed: same file, same version, other numerics.
+    StandIn,
+}
+
+/// What a run gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The outputs.
+    pub outputs: Vec<Tensor>,
+    /// Who made them.
+    pub by: Answerer,
+    /// Time that passed before whoever made them began.
+    pub lost: Duration,
+}
+
+impl Answer {
+    /// One of the variant itself.
+    #[must_use]
+    pub const fn signed(outputs: Vec<Tensor>) -> Self {
+        Self {
+            outputs,
+            by: Answerer::Signed,
+            lost: Duration::ZERO,
+        }
+    }
 }
 
 /// A loaded model, as the batcher needs it: tensors in, tensors out, rows on axis 0.
@@ -34,9 +89,47 @@ pub trait Model: Send + Sync + 'static {
     /// [`Fault::Input`] when the inputs do not fit, [`Fault::Internal`] for everything else.
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Fault>;
 
+    /// As [`Model::run`], by the deadline of `call` where somebody else can answer in time, and tells who did.
+    ///
+    /// # Errors
+    /// Those of [`Model::run`]; [`Fault::Late`] where too little time was left for whoever could still answer.
+    fn answer(&self, call: &Call, inputs: &Arc<Vec<Tensor>>) -> Result<Answer, Fault> {
+        run_keeping(self, inputs, call.rows.as_ref()).map(Answer::signed)
+    }
+
+    /// As [`Model::run`], to the same bits, with decoded rows kept in `rows`.
+    ///
+    /// # Errors
+    /// Those of [`Model::run`].
+    fn run_keeping(&self, inputs: &[Tensor], _rows: &RowsOfRun) -> Result<Vec<Tensor>, Fault> {
+        self.run(inputs)
+    }
+
+    /// Who would answer now.
+    fn answerer(&self) -> Answerer {
+        Answerer::Signed
+    }
+
+    /// How the device is that it runs on; `None` for a model that needs none.
+    fn device(&self) -> Option<device::Standing> {
+        None
+    }
+
     /// How many tokens its tokenizer makes of `inputs`, padding not counted; 0 where it has none.
     fn tokens(&self, _inputs: &[Tensor]) -> usize {
         0
+    }
+}
+
+/// Runs `model`, with rows kept where there are any to keep.
+fn run_keeping<M: Model + ?Sized>(
+    model: &M,
+    inputs: &[Tensor],
+    rows: Option<&RowsOfRun>,
+) -> Result<Vec<Tensor>, Fault> {
+    match rows {
+        Some(rows) => model.run_keeping(inputs, rows),
+        None => model.run(inputs),
     }
 }
 

@@ -59,7 +59,7 @@ use body::Room;
 use reply::Problem;
 use route::Route;
 
-pub use status::{NodeStatus, ServedModel};
+pub use status::{DeviceStatus, NodeStatus, ServedModel};
 
 /// What the door needs of the rest of the node.
 #[derive(Debug)]

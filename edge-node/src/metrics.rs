@@ -1,5 +1,7 @@
 //! What this crate counts: one struct, made once and handed on. Clones share the values.
 
+pub mod device;
+pub mod rows;
 pub mod usage;
 
 use std::sync::Arc;
@@ -224,6 +226,10 @@ pub struct Metrics {
     pub hooks: Counts<HookEnd, 3>,
     /// Purges of the result cache that are durable.
     pub cache_purges: Counter,
+    /// Devices, and who stands in for them.
+    pub device: device::DeviceMetrics,
+    /// Decoded rows that are kept.
+    pub rows: rows::RowMetrics,
 }
 
 impl Metrics {
@@ -256,6 +262,8 @@ impl Metrics {
             jobs: State::ALL.map(|state| jobs.get_or_create_owned(&Standing { state: state.word() })),
             hooks: Counts::of(&hooks, HookEnd::ALL, |end| HookEnded { end }),
             cache_purges: Counter::default(),
+            device: device::DeviceMetrics::default(),
+            rows: rows::RowMetrics::default(),
         };
         registry.register("edge_requests", "Inference requests by how they ended", requests);
         registry.register("edge_answers", "Answers by where they came from", cache);
@@ -268,6 +276,8 @@ impl Metrics {
         registry.register("edge_webhooks", "Sendings of webhooks by how they ended", hooks);
         metrics.clone().show_work(registry);
         metrics.clone().show_kept(registry);
+        metrics.device.clone().show(registry);
+        metrics.rows.clone().show(registry);
         metrics
     }
     /// Shows what the queue and the engine do.
@@ -402,6 +412,14 @@ mod tests {
                 "edge_model_loads counter",
                 "edge_model_unloads counter",
                 "edge_cache_purges counter",
+                "edge_device_out_of_use gauge",
+                "edge_device_hung gauge",
+                "edge_device_failures counter",
+                "edge_device_late counter",
+                "edge_device_stand_in_runs counter",
+                "edge_cache_rows_bytes gauge",
+                "edge_cache_rows_found counter",
+                "edge_cache_rows_made counter",
             ]
         );
         assert!(

@@ -13,14 +13,15 @@
 //! - A slot that goes on serving is published again as the same `Arc`: it keeps its measured pace.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use engine::onnxruntime::stand_in;
 use http::HeaderValue;
 use proto::ids::{ContentHash, ModelName, Release};
-use proto::manifest::{Manifest, Variant};
+use proto::manifest::{Manifest, PreStep, Variant};
 use proto::region_state::{RegionInfo, Tenant};
 use tokio::sync::mpsc;
 
@@ -28,7 +29,7 @@ use crate::batch::cost::Cost;
 use crate::batch::gain::Gain;
 use crate::batch::join;
 use crate::elsewhere::Elsewhere;
-use crate::engine::Model;
+use crate::engine::{Answerer, Model};
 use crate::ingress::statistics::{Runs, Statistics};
 use crate::memory::Seat;
 
@@ -74,6 +75,10 @@ pub struct ModelSlot {
     pub pipeline: ContentHash,
     /// Release and identity, as every answer carries them.
     pub label: HeaderValue,
+    /// The numerics of the processor that stands in for the variant's device; `None` for a variant that needs no device.
+    pub stand_in: Option<HeaderValue>,
+    /// Whether some signature decodes pictures, which are kept decoded.
+    pub keeps_rows: bool,
     /// Where the model is that runs it.
     pub seat: Seat,
     /// For each signature what its requests are joined by, where that is the same for all of them.
@@ -105,6 +110,10 @@ impl ModelSlot {
         let lanes = manifest.signatures.iter().map(|of| join::fixed_key(&weights, of));
         let lanes = lanes.collect();
         let label = HeaderValue::try_from(format!("{release} {manifest_id}")).ok()?;
+        let steps = || manifest.signatures.iter().flat_map(|signature| &signature.pre);
+        let keeps_rows = steps().any(|step| matches!(step, PreStep::Image { .. }));
+        let stand_in = stand_in(&manifest, &variant).ok().flatten();
+        let stand_in = stand_in.and_then(|variant| HeaderValue::try_from(&variant.numerics).ok());
         Some(Self {
             release,
             manifest_id,
@@ -113,11 +122,29 @@ impl ModelSlot {
             weights,
             pipeline,
             label,
+            stand_in,
+            keeps_rows,
             seat,
             lanes,
             pace,
             statistics: Statistics::default(),
         })
+    }
+    /// Who would answer now. Without a look at the model where it needs no device.
+    #[must_use]
+    pub fn answerer(&self) -> Answerer {
+        if self.stand_in.is_none() {
+            return Answerer::Signed;
+        }
+        self.seat.answerer()
+    }
+    /// The numerics of answers of `by`.
+    #[must_use]
+    pub fn numerics(&self, by: Answerer) -> &[u8] {
+        match (by, &self.stand_in) {
+            (Answerer::StandIn, Some(numerics)) => numerics.as_bytes(),
+            _ => self.variant.numerics.as_bytes(),
+        }
     }
     /// Rows that are joined into one run.
     #[must_use]
@@ -143,6 +170,8 @@ impl std::fmt::Debug for ModelSlot {
 pub struct Pace {
     /// What a request takes alone.
     pub cost: Cost,
+    /// Whether that is the time of a device's stand-in.
+    of_stand_in: AtomicBool,
     runs: Mutex<Runs>,
     /// What joining rows gives.
     pub gain: Gain,
@@ -154,6 +183,7 @@ impl Pace {
     pub fn starting_at(row_us: u32, rows8_us: u32) -> Self {
         Self {
             cost: Cost::starting_at(Duration::from_micros(u64::from(row_us))),
+            of_stand_in: AtomicBool::new(false),
             runs: Mutex::default(),
             gain: Gain::starting_at(row_us, rows8_us),
         }
@@ -166,6 +196,16 @@ impl Pace {
         let as_usual = if expected > 0.0 { usual / expected } else { 1.0 };
         self.gain.learn(rows, run.mul_f64(as_usual));
         self.cost.learn(rows, bytes, run);
+    }
+    /// Learns from a run of whoever answered. When that is another than before, its time is taken as it is: a step of the way
+    /// from a device to a processor would let requests in that cannot be answered.
+    pub fn learn_of(&self, by: Answerer, rows: usize, bytes: usize, run: Duration) {
+        let of_stand_in = by == Answerer::StandIn;
+        if self.of_stand_in.swap(of_stand_in, Ordering::Relaxed) != of_stand_in {
+            let rows = u32::try_from(rows).unwrap_or(u32::MAX).max(1);
+            self.cost.begin_again(run / rows);
+        }
+        self.learn(rows, bytes, run);
     }
     /// The runs so far.
     #[must_use]

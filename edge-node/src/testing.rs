@@ -96,6 +96,22 @@ pub(crate) fn slot_with(name: &str, version: u32, model: Arc<dyn Model>) -> Arc<
     Arc::new(ModelSlot::new(manifest.id(), Arc::new(manifest), variant(), model).unwrap())
 }
 
+/// A slot of a variant for a device, `model`, whose release has a form for the processor too.
+pub(crate) fn slot_on_device(name: &str, model: Arc<dyn Model>) -> Arc<ModelSlot> {
+    let form = |id: &str, provider: &str| Variant {
+        id: id.parse().unwrap(),
+        numerics: format!("onnxruntime-1.32.0+{provider}/f32"),
+        ..variant()
+    };
+    let forms = vec![form("cuda-f32", "cuda"), form("cpu-onnxruntime-f32", "cpu")];
+    let (signed, manifest) = (forms[0].clone(), manifest(name, 1));
+    let manifest = Manifest {
+        variants: forms,
+        ..manifest
+    };
+    Arc::new(ModelSlot::new(manifest.id(), Arc::new(manifest), signed, model).unwrap())
+}
+
 /// Doubles every number of `x` into `y`, counts, and can be held. A row with a negative number fails the whole run, a
 /// NaN makes it panic.
 #[derive(Debug, Default)]

@@ -121,6 +121,8 @@ pub const RUN_ROWS_MAX: usize = 32;
 pub const CALL_ROWS_MAX: usize = 4096;
 /// Execution plans that one loaded model keeps.
 pub const PLANS_MAX: usize = 8;
+/// Calls of devices that never returned and whose models are gone: each holds a thread until the process ends.
+pub const DEVICE_CALLS_LOST_MAX: usize = 8;
 /// Pixels along one side of an encoded picture.
 pub const IMAGE_SIDE_MAX: u32 = 16_384;
 /// Memory that decoding one picture may take, bytes.

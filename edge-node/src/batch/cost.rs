@@ -41,18 +41,28 @@ impl Cost {
     /// Starts where one row takes `row`, whatever it holds; that counts as much as one run.
     #[must_use]
     pub fn starting_at(row: Duration) -> Self {
+        let cost = Self {
+            row: AtomicU64::default(),
+            byte: AtomicU64::default(),
+            row_bytes: AtomicU64::default(),
+            fit: Mutex::default(),
+        };
+        cost.begin_again(row);
+        cost
+    }
+
+    /// Forgets what was learnt, and starts where one row takes `row`.
+    pub fn begin_again(&self, row: Duration) {
         let nanos = row.as_secs_f64() * 1e9;
-        let fit = Fit {
+        let mut fit = self.fit.lock().unwrap_or_else(PoisonError::into_inner);
+        *fit = Fit {
             rows_rows: 1.0,
             rows_time: nanos,
             ..Fit::default()
         };
-        Self {
-            row: AtomicU64::new(nanos.to_bits()),
-            byte: AtomicU64::default(),
-            row_bytes: AtomicU64::default(),
-            fit: Mutex::new(fit),
-        }
+        self.row.store(nanos.to_bits(), Ordering::Relaxed);
+        self.byte.store(0.0_f64.to_bits(), Ordering::Relaxed);
+        self.row_bytes.store(0.0_f64.to_bits(), Ordering::Relaxed);
     }
 
     /// How long `rows` rows of `bytes` bytes in all will probably take.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use proto::oip::Tensor;
 use tracing::Span;
 
+use crate::cache::RowsOfRun;
 use crate::engine::{Fault, Model};
 
 /// A share that takes less is not worth waking a thread for: that costs some 50 us.
@@ -27,6 +28,8 @@ pub struct Share {
     pub cost: Duration,
     /// Parent of what happens there.
     pub span: Span,
+    /// What is kept of its rows.
+    pub rows: Option<RowsOfRun>,
     state: Mutex<State>,
     ended: Condvar,
 }
@@ -55,9 +58,16 @@ impl Share {
             model: Arc::clone(model),
             cost,
             span: Span::current(),
+            rows: None,
             state: Mutex::new(State::Open(inputs)),
             ended: Condvar::new(),
         }
+    }
+
+    /// With what is kept of its rows.
+    #[must_use]
+    pub fn keeping(self, rows: Option<RowsOfRun>) -> Self {
+        Self { rows, ..self }
     }
 
     /// Its rows, to the first who asks. Who has them must [`Share::hand_in`] what they gave.

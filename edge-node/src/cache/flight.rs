@@ -19,12 +19,15 @@ use proto::ids::ContentHash;
 use proto::oip::Tensor;
 
 use super::key::Key;
+use crate::engine::Answerer;
 
 /// What an execution gave, and when it did what.
 #[derive(Clone, Debug)]
 pub struct Landed {
     /// The outputs asked for.
     pub outputs: Arc<Vec<Tensor>>,
+    /// Whose arithmetic made them.
+    pub by: Answerer,
     /// The run that made them; `None` where they were kept.
     pub run: Option<Run>,
 }
@@ -231,6 +234,11 @@ impl Flight {
     pub fn is_wanted(&self) -> bool {
         self.air.waiting.load(Ordering::Acquire) > 0
     }
+    /// Whether others may join it, and its answer is kept.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.listed.is_some()
+    }
     /// The latest moment at which the run may start: the latest deadline of those who wait.
     #[must_use]
     pub fn deadline(&self) -> Instant {
@@ -258,9 +266,12 @@ impl Flight {
         };
         self.refuse(why);
     }
-    /// Kept first, then off the list, then told: whoever comes now finds it kept, or starts anew.
+    /// Kept first, then off the list, then told: whoever comes now finds it kept, or starts anew. What another made than the
+    /// question is named by is told, and not kept under that name.
     fn tell(&mut self, outcome: Outcome) {
-        if let (Some((flights, key)), Ok(landed)) = (&self.listed, &outcome) {
+        if let (Some((flights, key)), Ok(landed)) = (&self.listed, &outcome)
+            && landed.by == key.by
+        {
             (flights.keep)(key, &landed.outputs);
         }
         self.unlist();
@@ -322,6 +333,7 @@ mod tests {
     fn landed() -> Landed {
         Landed {
             outputs: Arc::default(),
+            by: Answerer::Signed,
             run: None,
         }
     }

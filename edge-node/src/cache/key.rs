@@ -12,6 +12,7 @@ use proto::oip::Tensor;
 
 use super::keys::{Asker, Owner};
 use crate::batch::join;
+use crate::engine::Answerer;
 use crate::serving::ModelSlot;
 
 /// A question by its name, and what is needed to keep its answer.
@@ -20,6 +21,8 @@ pub struct Key {
     /// Two questions with one name have one answer.
     pub(super) name: ContentHash,
     pub(super) owner: Owner,
+    /// By whose arithmetic it is named: answers of others are not kept under it.
+    pub(super) by: Answerer,
     /// How long answers of its model are given again, if that is set for it alone, milliseconds.
     pub(super) ttl_ms: Option<u64>,
 }
@@ -36,23 +39,32 @@ impl Key {
         Self {
             name,
             owner,
+            by: Answerer::Signed,
             ttl_ms: None,
         }
     }
 }
 
-/// The name of a request. `outputs` are the names asked for, `parameters` those that may change the answer, rendered.
+impl Key {
+    /// By whose arithmetic it is named.
+    #[must_use]
+    pub const fn by(&self) -> Answerer {
+        self.by
+    }
+}
+
+/// The name of a request to be answered by `by`. `outputs` are the names asked for, `parameters` those that may change the answer, rendered.
 pub(super) fn name(
     owner: &Owner,
     asker: Asker<'_>,
-    slot: &ModelSlot,
+    (slot, by): (&ModelSlot, Answerer),
     outputs: &[String],
     parameters: &str,
     inputs: &[Tensor],
 ) -> ContentHash {
     let mut key = Fields::new(&owner.secret);
     key.field(slot.weights.as_bytes());
-    key.field(slot.variant.numerics.as_bytes());
+    key.field(slot.numerics(by));
     key.field(slot.pipeline.as_bytes());
     // Two tenants, or two persons, may have one owner's secret: they share rows of the key file.
     key.field(asker.tenant.as_str().as_bytes());
@@ -123,6 +135,8 @@ mod tests {
     use crate::cache::keys::Keys;
     use crate::testing;
 
+    const SIGNED: Answerer = Answerer::Signed;
+
     #[test]
     fn anything_that_shapes_the_answer_shapes_the_key_and_nothing_else_does() {
         let (one, two) = (testing::slot("m", 1), testing::slot("m", 2));
@@ -134,19 +148,19 @@ mod tests {
         let reshaped = testing::fp32("x", &[1, 1, 1], &[1.0]);
         // One owner for all: what tells them apart is the name alone.
         let owner = Keys::in_memory().owner(of(&a), &one.release.model);
-        let base = name(&owner, of(&a), &one, &[], "", &[x(1.0), y()]);
+        let base = name(&owner, of(&a), (&one, SIGNED), &[], "", &[x(1.0), y()]);
         let about = Asker {
             tenant: &a,
             subject: Some(&person),
         };
         let others = [
-            name(&owner, of(&a), &two, &[], "", &[x(1.0), y()]),
-            name(&owner, of(&b), &one, &[], "", &[x(1.0), y()]),
-            name(&owner, about, &one, &[], "", &[x(1.0), y()]),
-            name(&owner, of(&a), &one, &["p".to_owned()], "", &[x(1.0), y()]),
-            name(&owner, of(&a), &one, &[], "p", &[x(1.0), y()]),
-            name(&owner, of(&a), &one, &[], "", &[x(2.0), y()]),
-            name(&owner, of(&a), &one, &[], "", &[reshaped, y()]),
+            name(&owner, of(&a), (&two, SIGNED), &[], "", &[x(1.0), y()]),
+            name(&owner, of(&b), (&one, SIGNED), &[], "", &[x(1.0), y()]),
+            name(&owner, about, (&one, SIGNED), &[], "", &[x(1.0), y()]),
+            name(&owner, of(&a), (&one, SIGNED), &["p".to_owned()], "", &[x(1.0), y()]),
+            name(&owner, of(&a), (&one, SIGNED), &[], "p", &[x(1.0), y()]),
+            name(&owner, of(&a), (&one, SIGNED), &[], "", &[x(2.0), y()]),
+            name(&owner, of(&a), (&one, SIGNED), &[], "", &[reshaped, y()]),
         ];
         assert!(others.iter().all(|other| *other != base));
         // As long as this its bytes are hashed apart from the short fields around them.
@@ -155,7 +169,7 @@ mod tests {
             name(
                 &owner,
                 of(&a),
-                &one,
+                (&one, SIGNED),
                 &[],
                 "",
                 &[testing::fp32("x", &[50, 2], &values), y()],
@@ -163,13 +177,13 @@ mod tests {
         };
         assert_ne!(long(1.0), long(2.0));
         assert_eq!(
-            name(&owner, of(&a), &one, &[], "", &[y(), x(1.0)]),
+            name(&owner, of(&a), (&one, SIGNED), &[], "", &[y(), x(1.0)]),
             base,
             "the order of inputs does not matter"
         );
         let elsewhere = Keys::in_memory().owner(of(&a), &one.release.model);
         assert_ne!(
-            name(&elsewhere, of(&a), &one, &[], "", &[x(1.0), y()]),
+            name(&elsewhere, of(&a), (&one, SIGNED), &[], "", &[x(1.0), y()]),
             base,
             "who has not the secret cannot try out inputs"
         );

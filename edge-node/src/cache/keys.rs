@@ -153,6 +153,28 @@ impl Keys {
             secret: slots.secret(&rows),
         }
     }
+    /// The owner of decoded rows of what `asker` asks: of whatever model, and of nobody else, also where others share keys.
+    pub(super) fn owner_of_rows(&self, asker: Asker<'_>) -> Owner {
+        let rows = self.read();
+        let Slots([tenant, _, _, person]) = Slots::of_asker(&rows[NAMES], asker);
+        let slots = Slots([tenant, NOBODY, NOBODY, person]);
+        let mut name = blake3::Hasher::new_keyed(&slots.secret(&rows));
+        for part in [
+            asker.tenant.as_str().as_bytes(),
+            asker.subject.map_or(&[], |s| s.as_bytes()),
+        ] {
+            name.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+            name.update(part);
+        }
+        Owner {
+            slots,
+            secret: *name.finalize().as_bytes(),
+        }
+    }
+    /// What `scope` covers in memory, without forgetting anything.
+    pub(super) fn rows_of(&self, scope: Scope<'_>) -> Forgotten {
+        Forgotten(scope.row(&self.read()[NAMES]))
+    }
     /// Does `work` if nothing of `owner` was forgotten since it was made, and lets nothing be forgotten meanwhile.
     pub(super) fn while_current<T>(&self, owner: &Owner, work: impl FnOnce() -> T) -> Option<T> {
         let rows = self.read();
@@ -283,6 +305,10 @@ impl Scope<'_> {
     }
 }
 
+fn slot(row: usize) -> u16 {
+    u16::try_from(row).unwrap_or(NOBODY)
+}
+
 impl Slots {
     /// Of nobody.
     #[cfg(test)]
@@ -290,14 +316,19 @@ impl Slots {
 
     fn of(names: &Row, asker: Asker<'_>, model: &ModelName) -> Self {
         let (tenant, model) = (named::tenant(names, asker.tenant), named::model(names, model));
+        let Self([of_tenant, _, _, of_person]) = Self::of_asker(names, asker);
+        let (of_model, of_both) = (
+            Table::Models.row(model),
+            Table::TenantModels.row(named::both(tenant, model)),
+        );
+        Self([of_tenant, slot(of_model), slot(of_both), of_person])
+    }
+    /// Of whatever model.
+    fn of_asker(names: &Row, asker: Asker<'_>) -> Self {
+        let tenant = named::tenant(names, asker.tenant);
         let person = |subject| Table::Subjects.row(named::both(tenant, named::subject(names, subject)));
-        let slot = |row: usize| u16::try_from(row).unwrap_or(NOBODY);
-        Self([
-            slot(Table::Tenants.row(tenant)),
-            slot(Table::Models.row(model)),
-            slot(Table::TenantModels.row(named::both(tenant, model))),
-            asker.subject.map_or(NOBODY, |subject| slot(person(subject))),
-        ])
+        let of_person = asker.subject.map_or(NOBODY, |subject| slot(person(subject)));
+        Self([slot(Table::Tenants.row(tenant)), NOBODY, NOBODY, of_person])
     }
     /// Without any of its rows nobody can tell it.
     fn secret(self, rows: &[Row]) -> Row {

@@ -3,6 +3,7 @@ use std::path::Path;
 use proto::ids::TenantId;
 
 use super::*;
+use crate::engine::Answerer;
 use crate::testing::fp32;
 
 mod erase;
@@ -18,6 +19,7 @@ pub(super) fn key(keys: &Keys, name: &[u8]) -> Key {
     Key {
         name: ContentHash::of(name),
         owner: keys.owner(asker, &model),
+        by: Answerer::Signed,
         ttl_ms: None,
     }
 }
@@ -36,6 +38,7 @@ fn config(folder: &Path) -> CacheConfig {
     };
     CacheConfig {
         memory_bytes: 1 << 20,
+        rows_bytes: 0,
         disk_bytes: 3 << 20,
         ttl,
         folder: folder.to_owned(),
@@ -53,6 +56,7 @@ fn keep_by(results: &Results, key: &Key, outputs: &[Tensor]) {
 fn landed(outputs: &[Tensor]) -> flight::Landed {
     flight::Landed {
         outputs: Arc::new(outputs.to_vec()),
+        by: Answerer::Signed,
         run: None,
     }
 }

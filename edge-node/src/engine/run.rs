@@ -9,10 +9,11 @@ use proto::oip::Tensor;
 use runtime::clock;
 use runtime::telemetry::PER_REQUEST;
 
-use super::{Fault, Model, panic_text};
+use super::{Answerer, Call, Fault, Model, panic_text, run_keeping};
 use crate::batch::board::{Item, Job};
 use crate::batch::share::{self, Ran, Share};
 use crate::batch::{Batch, Order, Queue, join};
+use crate::cache::RowsOfRun;
 use crate::cache::flight::{Landed, Refusal, Run};
 use crate::metrics::Metrics;
 use crate::serving::ModelSlot;
@@ -22,6 +23,31 @@ struct Times {
     taken: Instant,
     began: Instant,
     ended: Instant,
+}
+
+/// What running a batch gave, and whose arithmetic it is.
+struct Made {
+    ran: Ran,
+    by: Answerer,
+    /// Of its time, what passed before whoever answered began.
+    lost: Duration,
+}
+
+impl Made {
+    /// What a row costs whoever answered.
+    fn worked(&self) -> Duration {
+        self.ran.busy.saturating_sub(self.lost)
+    }
+}
+
+impl From<Ran> for Made {
+    fn from(ran: Ran) -> Self {
+        Self {
+            ran,
+            by: Answerer::Signed,
+            lost: Duration::ZERO,
+        }
+    }
 }
 
 /// Where a run happens.
@@ -72,23 +98,30 @@ impl Place<'_> {
         let rows: Vec<usize> = items.iter().map(|item| item.rows).collect();
         let total = rows.iter().sum();
         let parts: Vec<&[Tensor]> = items.iter().map(|item| item.job.inputs.as_slice()).collect();
-        let inputs = join::join(&parts);
+        let inputs = Arc::new(join::join(&parts));
+        let until = items.iter().map(|item| item.job.deadline()).min();
         let began = clock::instant();
         if items.iter().any(|item| item.job.deadline() <= began) {
             return Err(items); // joining took somebody's last moment: the others run without
         }
-        let run = || self.rows(&slot, &model, &inputs, total);
+        let keepers = items.iter().map(|item| (item.rows, item.job.keeper.as_ref()));
+        let call = Call {
+            deadline: until.unwrap_or(began),
+            rows: RowsOfRun::joined(keepers),
+        };
+        let run = || self.rows(&slot, &model, &call, &inputs, total);
         // The engine's own span has one parent: the first request's trace shows the inside of the run for all of them.
-        let ran = spans.first().map_or_else(run, |span| span.in_scope(run));
+        let made = spans.first().map_or_else(run, |span| span.in_scope(run));
         let ended = clock::instant();
         let times = Times { taken, began, ended };
         drop(spans);
         let bytes = items.iter().map(|item| item.bytes).sum();
-        learn(&slot, (total, bytes), ran.busy, &times, self.metrics);
-        let split = ran.outputs.ok().and_then(|outputs| join::split(&outputs, &rows));
+        learn(&slot, (total, bytes), &made, &times, self.metrics);
+        let (by, busy) = (made.by, made.ran.busy);
+        let split = made.ran.outputs.ok().and_then(|outputs| join::split(&outputs, &rows));
         let Some(split) = split else { return Err(items) };
         for (item, outputs) in items.into_iter().zip(split) {
-            land(item, outputs, &times, ran.busy, total);
+            land(item, outputs, by, &times, busy, total);
         }
         Ok(())
     }
@@ -102,17 +135,24 @@ impl Place<'_> {
             item.job.flight.dismiss();
             return;
         }
-        let ran = span.in_scope(|| self.rows(&item.job.slot, &item.job.model, &item.job.inputs, item.rows));
+        let job = &item.job;
+        let call = Call {
+            deadline: job.deadline(),
+            rows: RowsOfRun::alone(job.keeper.as_ref()),
+        };
+        let made = span.in_scope(|| self.rows(&job.slot, &job.model, &call, &job.inputs, item.rows));
         let ended = clock::instant();
         let times = Times { taken, began, ended };
         drop(span);
-        match ran.outputs {
+        if made.ran.outputs.is_ok() {
+            learn(&job.slot, (item.rows, item.bytes), &made, &times, self.metrics);
+        }
+        match made.ran.outputs {
             Ok(outputs) => {
-                let size = (item.rows, item.bytes);
-                learn(&item.job.slot, size, ran.busy, &times, self.metrics);
                 let rows = item.rows;
-                land(item, outputs, &times, ran.busy, rows);
+                land(item, outputs, made.by, &times, made.ran.busy, rows);
             }
+            Err(Fault::Late) => item.job.flight.refuse(Refusal::Expired),
             Err(Fault::Input(why)) => item.job.flight.refuse(Refusal::Input(why)),
             Err(Fault::Internal(why)) => {
                 tracing::error!(release = %item.job.slot.release, why, "a run failed");
@@ -122,7 +162,18 @@ impl Place<'_> {
     }
 
     /// Runs `rows` rows, those of idle threads and those of this one at the same time.
-    fn rows(&self, slot: &ModelSlot, model: &Arc<dyn Model>, inputs: &[Tensor], rows: usize) -> Ran {
+    fn rows(
+        &self,
+        slot: &ModelSlot,
+        model: &Arc<dyn Model>,
+        call: &Call,
+        inputs: &Arc<Vec<Tensor>>,
+        rows: usize,
+    ) -> Made {
+        // A device does one call after the other.
+        if slot.stand_in.is_some() {
+            return answered(model, call, inputs);
+        }
         let bytes = inputs.iter().map(|tensor| tensor.data.len()).sum();
         let cost = slot.pace.cost.of(rows, bytes);
         let threads = match share::parts(rows, cost, 1) {
@@ -130,21 +181,18 @@ impl Place<'_> {
             _ => share::parts(rows, cost, self.queue.idle()),
         };
         let Some(mut parts) = parted(slot, inputs, rows, threads) else {
-            return run(model, inputs);
+            return run(model, inputs, call.rows.as_ref()).into();
         };
         let (own, cost) = parts.remove(0);
-        let shares: Vec<Arc<Share>> = parts
-            .into_iter()
-            .map(|(inputs, cost)| Arc::new(Share::new(model, inputs, cost)))
-            .collect();
+        let shares = shared(model, parts, join::rows(&own), call);
         self.queue.show(&shares, self.thread, cost);
-        let mut ran = vec![run(model, &own)];
+        let mut ran = vec![run(model, &own, call.rows.as_ref())];
         self.queue.withdraw(&shares);
         ran.extend(shares.iter().map(|share| match share.take() {
-            Some(inputs) => run(model, &inputs),
+            Some(inputs) => run(model, &inputs, share.rows.as_ref()),
             None => share.outcome(),
         }));
-        together_again(ran)
+        together_again(ran).into()
     }
 }
 
@@ -166,10 +214,21 @@ fn parted(slot: &ModelSlot, inputs: &[Tensor], rows: usize, threads: usize) -> O
     Some(join::split(inputs, &cuts)?.into_iter().zip(sums).collect())
 }
 
+/// Rows for other threads and what they cost, each with what is kept of those very rows; the first `own` rows stay here.
+fn shared(model: &Arc<dyn Model>, parts: Vec<(Vec<Tensor>, Duration)>, own: usize, call: &Call) -> Vec<Arc<Share>> {
+    let mut first = own;
+    let share = |(inputs, cost): (Vec<Tensor>, Duration)| {
+        let kept = call.rows.as_ref().map(|all| all.from(first));
+        first += join::rows(&inputs);
+        Arc::new(Share::new(model, inputs, cost).keeping(kept))
+    };
+    parts.into_iter().map(share).collect()
+}
+
 /// Runs rows of another thread's batch, unless it has taken them back.
 pub(super) fn share(share: &Share) {
     if let Some(inputs) = share.take() {
-        let ran = share.span.in_scope(|| run(&share.model, &inputs));
+        let ran = share.span.in_scope(|| run(&share.model, &inputs, share.rows.as_ref()));
         share.hand_in(ran);
     }
 }
@@ -182,10 +241,25 @@ fn together_again(ran: Vec<Ran>) -> Ran {
     Ran { outputs, busy }
 }
 
+/// As [`run`], by whoever can by the call's deadline.
+fn answered(model: &Arc<dyn Model>, call: &Call, inputs: &Arc<Vec<Tensor>>) -> Made {
+    let (mut by, mut lost) = (Answerer::Signed, Duration::ZERO);
+    let ran = timed(|| {
+        let answer = model.answer(call, inputs)?;
+        (by, lost) = (answer.by, answer.lost);
+        Ok(answer.outputs)
+    });
+    Made { ran, by, lost }
+}
+
+fn run(model: &Arc<dyn Model>, inputs: &[Tensor], rows: Option<&RowsOfRun>) -> Ran {
+    timed(|| run_keeping(&**model, inputs, rows))
+}
+
 /// A panic of the engine costs its request, not the thread.
-fn run(model: &Arc<dyn Model>, inputs: &[Tensor]) -> Ran {
+fn timed(run: impl FnOnce() -> Result<Vec<Tensor>, Fault>) -> Ran {
     let began = clock::instant();
-    let outputs = catch_unwind(AssertUnwindSafe(|| model.run(inputs))).unwrap_or_else(|panic| {
+    let outputs = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let why = format!("the engine panicked: {}", panic_text(panic.as_ref()));
         Err(Fault::Internal(why))
     });
@@ -193,19 +267,19 @@ fn run(model: &Arc<dyn Model>, inputs: &[Tensor]) -> Ran {
     Ran { outputs, busy }
 }
 
-/// `busy` is the time of all threads: what the rows and bytes of a run cost, wherever they run.
-fn learn(slot: &ModelSlot, (rows, bytes): (usize, usize), busy: Duration, times: &Times, metrics: &Metrics) {
+/// What a row costs is the time of all threads, wherever it runs; `rows` and bytes of a run tell what it should take.
+fn learn(slot: &ModelSlot, (rows, bytes): (usize, usize), made: &Made, times: &Times, metrics: &Metrics) {
     let exec = times.ended.saturating_duration_since(times.began);
-    slot.pace.learn(rows, bytes, busy);
+    slot.pace.learn_of(made.by, rows, bytes, made.worked());
     metrics.exec.observe(exec.as_secs_f64());
-    metrics.engine_busy.inc_by(busy.as_secs_f64());
+    metrics.engine_busy.inc_by(made.ran.busy.as_secs_f64());
     metrics
         .batch_rows
         .observe(f64::from(u32::try_from(rows).unwrap_or(u32::MAX)));
 }
 
 /// `busy` is what all `rows` rows of the run took of all threads: a request's share of it is by its rows.
-fn land(item: Item<Order>, mut outputs: Vec<Tensor>, times: &Times, busy: Duration, rows: usize) {
+fn land(item: Item<Order>, mut outputs: Vec<Tensor>, by: Answerer, times: &Times, busy: Duration, rows: usize) {
     let (pushed, own, order) = (item.pushed, item.rows, item.job);
     if !order.outputs.is_empty() {
         outputs.retain(|tensor| order.outputs.contains(&tensor.name));
@@ -213,6 +287,7 @@ fn land(item: Item<Order>, mut outputs: Vec<Tensor>, times: &Times, busy: Durati
     let count = |rows: usize| u32::try_from(rows).unwrap_or(u32::MAX);
     order.flight.land(Landed {
         outputs: Arc::new(outputs),
+        by,
         run: Some(Run {
             pushed,
             taken: times.taken,
@@ -223,3 +298,6 @@ fn land(item: Item<Order>, mut outputs: Vec<Tensor>, times: &Times, busy: Durati
         }),
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::body::Room;
 use super::reply::Problem;
 use super::{Answer, Parts, body, reply};
+use crate::engine::device::Standing;
 use crate::serving::ServingSet;
 
 /// The answer to `GET /v1/node`.
@@ -48,6 +49,55 @@ pub struct ServedModel {
     /// `cold` on disk, `loading`, `warm` in memory, or `hot`: asked within the last minute.
     #[serde(default)]
     pub warmth: String,
+    /// How the device is that it runs on, where it is in memory and needs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceStatus>,
+}
+
+/// How a device is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// `in-use`, or `out-of-use`: the processor answers.
+    pub state: String,
+    /// Why it is out of use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// For how long, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+    /// Tries in vain since then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tries: Option<u32>,
+    /// Until it is tried again, milliseconds; absent while a call of it is under way, or does not return.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try_ms: Option<u64>,
+}
+
+impl From<Standing> for DeviceStatus {
+    fn from(standing: Standing) -> Self {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        match standing {
+            Standing::InUse => Self {
+                state: "in-use".to_owned(),
+                why: None,
+                since_ms: None,
+                tries: None,
+                next_try_ms: None,
+            },
+            Standing::OutOfUse {
+                trouble,
+                since,
+                tries,
+                next_try,
+            } => Self {
+                state: "out-of-use".to_owned(),
+                why: Some(trouble.told().to_owned()),
+                since_ms: Some(ms(since)),
+                tries: Some(tries),
+                next_try_ms: next_try.map(ms),
+            },
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -90,6 +140,7 @@ pub(super) fn node(parts: &Parts) -> NodeStatus {
             version: slot.release.version,
             manifest: slot.manifest_id,
             warmth: slot.seat.warmth().name().to_owned(),
+            device: slot.seat.device().map(DeviceStatus::from),
         })
         .collect();
     models.sort_by(|a, b| a.name.cmp(&b.name));

@@ -1,6 +1,7 @@
 //! The door over real sockets.
 
 mod bounds;
+mod device;
 mod elsewhere;
 mod embeddings;
 mod fleet;
@@ -10,4 +11,5 @@ mod jobs;
 mod manage;
 mod protocol;
 mod purge;
+mod rows;
 mod tenants;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::{HOT, Memory};
 use crate::cache::flight::Refusal;
-use crate::engine::Model;
+use crate::engine::{Answerer, Model, device};
 
 /// Loads a model again, on the calling thread.
 pub type Load = Arc<dyn Fn() -> Result<Arc<dyn Model>, String> + Send + Sync>;
@@ -71,6 +71,24 @@ impl Seat {
         match &self.0 {
             Kind::Fixed(model) => Ok(Arc::clone(model)),
             Kind::Kept(place) => place.within(deadline).await,
+        }
+    }
+
+    /// Who would answer now; the signed variant where the model is not in memory.
+    #[must_use]
+    pub fn answerer(&self) -> Answerer {
+        self.looked(|model| model.answerer()).unwrap_or(Answerer::Signed)
+    }
+    /// How its device is, where it is in memory and needs one.
+    #[must_use]
+    pub fn device(&self) -> Option<device::Standing> {
+        self.looked(|model| model.device()).flatten()
+    }
+    /// Looks at the model, where it is in memory, without making it any younger.
+    fn looked<T>(&self, at: impl FnOnce(&dyn Model) -> T) -> Option<T> {
+        match &self.0 {
+            Kind::Fixed(model) => Some(at(&**model)),
+            Kind::Kept(place) => place.here.load().as_ref().map(|model| at(&***model)),
         }
     }
 

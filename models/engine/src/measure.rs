@@ -9,6 +9,9 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::{LoadError, LoadedModel, PackageFiles, RunError, load, tensor};
 
+mod parity;
+pub use parity::{ParityError, beside, failed, parity};
+
 /// Why a variant could not be measured.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

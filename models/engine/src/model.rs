@@ -105,8 +105,16 @@ impl LoadedModel {
     /// # Errors
     /// [`RunError::is_clients`] tells a malformed request from a failing model. Nothing of the request is in the text
     /// but names, types and shapes.
-    #[tracing::instrument(target = "meridian::requests", name = "engine.run", skip_all, fields(model = %self.release, rows))]
     pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RunError> {
+        self.run_keeping(inputs, &pre::Nothing)
+    }
+
+    /// As [`LoadedModel::run`], to the same bits, with what steps before the graph make of rows kept in `kept`.
+    ///
+    /// # Errors
+    /// Those of [`LoadedModel::run`].
+    #[tracing::instrument(target = "meridian::requests", name = "engine.run", skip_all, fields(model = %self.release, rows))]
+    pub fn run_keeping(&self, inputs: &[Tensor], kept: &dyn pre::KeptRows) -> Result<Vec<Tensor>, RunError> {
         tracing::Span::current().record(
             "rows",
             inputs.first().and_then(|t| t.shape.first()).copied().unwrap_or(1),
@@ -115,7 +123,7 @@ impl LoadedModel {
             ready,
             tensors,
             lengths,
-        } = self.before_the_graph(inputs)?;
+        } = self.before_the_graph(inputs, kept)?;
         let mixed = ready.mixed.map(|at| &ready.pre[at]).filter(|_| lengths.len() > 1);
         let Some(step) = mixed else {
             return self.the_graph_and_after(ready, tensors);
@@ -157,17 +165,17 @@ impl LoadedModel {
     /// # Errors
     /// Those of [`LoadedModel::run`].
     pub fn graph_inputs(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RunError> {
-        self.taken(&self.before_the_graph(inputs)?.tensors)
+        self.taken(&self.before_the_graph(inputs, &pre::Nothing)?.tensors)
     }
 
-    fn before_the_graph(&self, inputs: &[Tensor]) -> Result<Given<'_>, RunError> {
+    fn before_the_graph(&self, inputs: &[Tensor], kept: &dyn pre::KeptRows) -> Result<Given<'_>, RunError> {
         let names: Vec<&str> = inputs.iter().map(|t| t.name.as_str()).collect();
         let ready = self.ready_for(&names)?;
         check_inputs(&ready.spec.inputs, inputs)?;
         let mut tensors: BTreeMap<String, Tensor> = inputs.iter().map(|t| (t.name.clone(), t.clone())).collect();
         let mut lengths = Vec::new();
         for (at, step) in ready.pre.iter().enumerate() {
-            let made = step.run(&mut tensors)?;
+            let made = step.run(&mut tensors, kept)?;
             if ready.mixed == Some(at) {
                 lengths = made;
             }

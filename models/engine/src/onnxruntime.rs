@@ -3,7 +3,7 @@
 //! ```text
 //!   variant.numerics = onnxruntime-1.32.0+cuda/f32
 //!                                  |      |
-//!        this very version --------+      +-- this provider, or nothing: never the processor instead
+//!        this very version --------+      +-- this provider, or nothing: never the processor under this name
 //! ```
 //! It is C++ code of somebody else's in this process, so three have to want it: who builds the program (the cargo feature
 //! `onnxruntime`), who operates the machine (a [`Library`] is made of the file that they name), and who signs the release (the
@@ -13,6 +13,7 @@
 mod absent;
 #[cfg(feature = "onnxruntime")]
 mod session;
+mod stand_in;
 #[cfg(feature = "onnxruntime")]
 mod tensors;
 mod version;
@@ -27,6 +28,7 @@ use proto::manifest::Variant;
 pub(crate) use absent::Session;
 #[cfg(feature = "onnxruntime")]
 pub(crate) use session::Session;
+pub use stand_in::stand_in;
 
 /// Whether this program was built with the feature.
 pub const BUILT_IN: bool = cfg!(feature = "onnxruntime");
@@ -91,6 +93,17 @@ pub enum RuntimeError {
         provider: Provider,
         /// What ONNX Runtime said.
         why: String,
+    },
+    /// A form for a device that nothing here can check or stand in for.
+    #[error(
+        "variant `{variant}` is for a graphics processor, and its release has no form of the same file with the numerics \
+         `{numerics}`, by which it is checked and which answers when the device fails; publish the model again"
+    )]
+    NoStandIn {
+        /// Which variant.
+        variant: String,
+        /// Of the form that is missing.
+        numerics: String,
     },
     /// ONNX Runtime looked at the model and says no.
     #[error("ONNX Runtime refuses this model: {0}")]

@@ -15,8 +15,8 @@ use engine::child::{CheckError, CheckJob, CheckLimits, main_if_asked, run_check}
 use engine::onnx::{Described, describe, encode};
 use engine::onnxruntime::{Library, Provider, RuntimeError};
 use engine::preflight::{self, PreflightError};
-use engine::{LoadError, LoadedModel, PackageFiles, load, measure};
-use models::golden::{self, judge};
+use engine::{LoadError, PackageFiles, load, measure};
+use models::golden;
 use proto::manifest::{Check, Manifest};
 use proto::oip::Tensor;
 use serde_json::{Value, json};
@@ -63,6 +63,10 @@ fn main() {
         (
             "a_failed_run_tells_nothing_of_its_request",
             a_failed_run_tells_nothing_of_its_request,
+        ),
+        (
+            "a_device_that_is_missing_is_refused_also_where_the_processor_could_stand_in",
+            a_device_that_is_missing_is_refused_also_where_the_processor_could_stand_in,
         ),
         (
             "a_child_proves_a_variant_by_its_golden_vectors",
@@ -129,12 +133,7 @@ fn bundled_models_answer_alike_in_both_backends(_: &Path) {
             assert!(agreement.passed(), "{name}: {agreement:?}");
         }
         assert_eq!(ours.batched(), theirs.batched());
-        let answers = |model: &LoadedModel| -> Vec<Vec<Tensor>> {
-            vectors.iter().map(|v| model.run(&v.inputs).unwrap()).collect()
-        };
-        let (ours, theirs) = (answers(&ours), answers(&theirs));
-        let pairs = ours.iter().zip(&theirs).map(|(a, b)| (a.as_slice(), b.as_slice()));
-        let agreement = judge(&manifest.variants[0].checks, pairs).unwrap();
+        let agreement = measure::parity(&theirs, &ours, &manifest.variants[0].checks, &vectors).unwrap();
         assert!(agreement.passed(), "{name}, one against the other: {agreement:?}");
     }
 }
@@ -175,6 +174,44 @@ fn the_processor_never_stands_in_for_a_graphics_processor(folder: &Path) {
         }
     );
     assert!(expected, "{error}");
+}
+
+/// Goal: the stand-in is for a device that has proven itself and then fails: one that is not there activates nothing.
+fn a_device_that_is_missing_is_refused_also_where_the_processor_could_stand_in(folder: &Path) {
+    let (cuda, cpu) = [Provider::Cuda, Provider::Cpu]
+        .map(|p| library().numerics(p, "f32"))
+        .into();
+    let golden = r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1,4],"data":[-1,2,-3,4]}],"outputs":[{"name":"y","datatype":"FP32","shape":[1,4],"data":[0,2,0,4]}]}"#;
+    std::fs::write(folder.join("golden.jsonl"), golden).unwrap();
+    let refused = |numerics: &[&str]| {
+        small(folder, &relu(), numerics[0]);
+        let onnx = std::fs::read(folder.join("model.onnx")).unwrap();
+        let checks = json!([{"close": {"abs": 1e-6, "rel": 0.0}}]);
+        let manifest = manifest("small", &describe(&onnx).unwrap(), numerics, &checks);
+        let names = ["model.onnx", "golden.jsonl"];
+        let job = CheckJob::Package {
+            variant: manifest.variants[0].id.clone(),
+            manifest: Box::new(manifest),
+            files: names.map(|name| (name.to_owned(), folder.join(name))).into(),
+            timed: false,
+            onnxruntime: Some(library().path().to_owned()),
+        };
+        let limits = CheckLimits {
+            memory_bytes: 1 << 30,
+            time: Duration::from_secs(30),
+        };
+        match run_check(&std::env::current_exe().unwrap(), &job, limits).unwrap_err() {
+            CheckError::Refused { why, .. } => why,
+            other => panic!("{other}"),
+        }
+    };
+    let told = refused(&[&cuda, &cpu]);
+    assert!(told.contains("cannot use cuda here"), "{told}");
+    let told = refused(&[&cuda]);
+    assert!(
+        told.contains("no form of the same file") && told.contains(&cpu),
+        "{told}"
+    );
 }
 
 fn what_tract_lacks_runs_and_what_harms_is_refused(folder: &Path) {

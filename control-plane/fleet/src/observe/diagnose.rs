@@ -1,7 +1,8 @@
 //! What holds a node up, from two readings of what it counts.
 //!
 //! ```text
-//!   memory or disk short?     -> they slow everything else down, so they are named first
+//!   a device out of use?      -> the processor does its work: named before all that follows from it
+//!   memory or disk short?     -> they slow everything else down, so they are named next
 //!   requests wait or refused? -> engine threads busy: CPU; else the queue's own waiting
 //!   most time before it       -> network: bodies come slowly
 //!   most time in the engine   -> the model itself
@@ -45,6 +46,7 @@ pub struct Sample {
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Resource {
+    Device,
     Memory,
     Disk,
     Cpu,
@@ -58,6 +60,7 @@ impl Resource {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Device => "device",
             Self::Memory => "memory",
             Self::Disk => "disk",
             Self::Cpu => "CPU",
@@ -168,6 +171,7 @@ pub fn of(node: &NodeId, before: &Sample, after: &Sample) -> Diagnosis {
         findings: Vec::new(),
     };
     let found = [
+        device(&change),
         memory(&change),
         disk(&change),
         cpu(&change, &diagnosis),
@@ -196,6 +200,25 @@ fn finding(resource: Resource, evidence: String, advice: &str) -> Option<Finding
 fn share(d: &Diagnosis, stages: &[&str]) -> f64 {
     let of = d.stages.iter().filter(|stage| stages.contains(&stage.stage));
     of.map(|stage| stage.share).sum()
+}
+
+fn device(change: &Change<'_>) -> Option<Finding> {
+    let series = &change.after.series;
+    let (out, hung) = (series.get("edge_device_out_of_use"), series.get("edge_device_hung"));
+    let failed = change.of("edge_device_failures_total");
+    let stood_in = change.of("edge_device_stand_in_runs_total");
+    if out < 1.0 && hung < 1.0 && stood_in < 1.0 {
+        return None;
+    }
+    finding(
+        Resource::Device,
+        format!(
+            "the device of {out:.0} models is out of use, {hung:.0} calls of it do not return, {failed:.0} calls and tries failed, and \
+             the processor ran {stood_in:.0} times in its place"
+        ),
+        "look at the device and its driver: the node tries it again by itself, but calls that do not return need a restart; `/v1/node` \
+         says why for each model",
+    )
 }
 
 fn memory(change: &Change<'_>) -> Option<Finding> {

@@ -257,7 +257,8 @@ impl Package {
     /// Tries a form against the golden vectors in a child process, which also times it where it does not run in the engine.
     fn prove(&mut self, exe: &Path, limits: CheckLimits, form: &Form, golden: &[Vector]) -> Result<Measured> {
         let mut manifest = Box::new(self.manifest.clone());
-        manifest.variants = vec![form.variant.clone()];
+        // Beside what was offered so far: a form for a device is held against that for the processor.
+        manifest.variants.push(form.variant.clone());
         let job = CheckJob::Package {
             manifest,
             variant: form.variant.id.clone(),

@@ -118,6 +118,7 @@ fn ttl() -> Ttl {
 fn opened(folder: &tempfile::TempDir, now: &Arc<AtomicU64>) -> Results {
     let config = CacheConfig {
         memory_bytes: 10_000,
+        rows_bytes: 10_000,
         disk_bytes: 600_000,
         ttl: ttl(),
         folder: folder.path().join("results"),

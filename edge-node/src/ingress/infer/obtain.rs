@@ -100,19 +100,19 @@ async fn first(
     let results = &door.parts.results;
     for _ in 0..BOARDINGS_MAX {
         if let Some(outputs) = results.in_memory(key) {
-            return Ok((kept(outputs), CacheUse::HitMemory));
+            return Ok((kept(key, outputs), CacheUse::HitMemory));
         }
         let (waiter, origin) = match results.board(key, deadline) {
             Boarding::Follow(waiter) => (waiter, CacheUse::Collapsed),
             Boarding::Lead(flight, waiter) => {
                 // It may have landed since the first look.
                 if let Some(outputs) = results.in_memory(key) {
-                    flight.land_kept(kept(Arc::clone(&outputs)));
-                    return Ok((kept(outputs), CacheUse::HitMemory));
+                    flight.land_kept(kept(key, Arc::clone(&outputs)));
+                    return Ok((kept(key, outputs), CacheUse::HitMemory));
                 }
                 if let Some(outputs) = on_disk(door, *key).await {
-                    flight.land_kept(kept(Arc::clone(&outputs)));
-                    return Ok((kept(outputs), CacheUse::HitDisk));
+                    flight.land_kept(kept(key, Arc::clone(&outputs)));
+                    return Ok((kept(key, outputs), CacheUse::HitDisk));
                 }
                 push(door, question, flight, deadline, span).await;
                 (waiter, CacheUse::Miss)
@@ -151,8 +151,10 @@ async fn within(deadline: Instant, waiter: Waiter) -> Result<Landed, Refusal> {
         .unwrap_or(Err(Refusal::Expired))
 }
 
-fn kept(outputs: Arc<Vec<Tensor>>) -> Landed {
-    Landed { outputs, run: None }
+/// An answer is kept under the name of whose arithmetic made it.
+fn kept(key: &Key, outputs: Arc<Vec<Tensor>>) -> Landed {
+    let (by, run) = (key.by(), None);
+    Landed { outputs, by, run }
 }
 
 /// Runs `work` where it may block: on this thread when it is `short`, else on one of its own, so that it holds up nobody

@@ -12,12 +12,14 @@ use super::super::reply::Problem;
 use super::super::{Door, classify};
 use super::stages::Stages;
 use crate::cache::flight::Landed;
+use crate::engine::Answerer;
 use crate::metrics::CacheUse;
 use crate::serving::ModelSlot;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const MODEL: HeaderName = HeaderName::from_static("meridian-model");
+const STAND_IN: HeaderName = HeaderName::from_static("meridian-stand-in");
 
 /// The outputs of a model, and where they came from.
 #[derive(Clone, Debug)]
@@ -57,22 +59,25 @@ impl Obtained {
             .collect()
     }
 
-    /// What an answer's head says of it: where it came from, where the time went since `arrived`, which model it was. The
-    /// answer is written now: its times are counted too.
+    /// What an answer's head says of it: where it came from, where the time went since `arrived`, which model it was, and whose
+    /// numerics it has where a device's stand-in made it. The answer is written now: its times are counted too.
     pub(in super::super) fn facts(
         &self,
         door: &Door,
         slot: &ModelSlot,
         arrived: Instant,
-    ) -> [(HeaderName, HeaderValue); 3] {
+    ) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
         let stages = Stages::of(arrived, self.landed.run.as_ref(), self.at, clock::instant());
         door.parts.metrics.took(stages.each(), stages.total());
         let timing = HeaderValue::try_from(stages.told()).expect("names and numbers are printable ASCII");
-        [
+        let facts = [
             (CACHE_STATUS, HeaderValue::from_static(cache_status(self.origin))),
             (SERVER_TIMING, timing),
             (MODEL, slot.label.clone()),
-        ]
+        ];
+        let stand_in = slot.stand_in.as_ref().filter(|_| self.landed.by == Answerer::StandIn);
+        let stand_in = stand_in.map(|numerics| (STAND_IN, numerics.clone()));
+        facts.into_iter().chain(stand_in)
     }
 }
 

@@ -15,6 +15,7 @@ use super::Asker;
 use crate::batch::accounts::Payer;
 use crate::batch::class::Level;
 use crate::batch::{Order, join};
+use crate::cache::Keeper;
 use crate::cache::flight::Flight;
 use crate::cache::key::Key;
 use crate::engine::Model;
@@ -31,6 +32,7 @@ pub(in super::super) struct Question {
     inputs: Arc<Vec<Tensor>>,
     /// Rows that are asked for; 1 where the model does not join rows.
     pub(super) rows: usize,
+    keeper: Option<Keeper>,
     pub(super) payer: Payer,
     level: Option<Level>,
     /// Its memory is given back when it is answered.
@@ -52,19 +54,21 @@ impl Question {
             1
         };
         let level = level(request.parameters.remove("priority"))?;
+        let results = &asker.results;
         let key = (!asker.bypass).then(|| {
             let outputs: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
             let parameters = format!("{:?}", request.parameters);
-            let results = &asker.results;
             results.key(asker.of_answers(), &slot, &outputs, &parameters, &request.inputs)
         });
         let inputs = Arc::new(std::mem::take(&mut request.inputs));
+        let keeper = slot.keeps_rows.then(|| results.keeper(asker.of_answers())).flatten();
         Ok(Self {
             slot,
             request,
             key,
             inputs,
             rows,
+            keeper,
             payer: Payer::of(&asker.tenant),
             level,
             _lent: lent,
@@ -95,6 +99,8 @@ impl Question {
             slot: Arc::clone(&self.slot),
             model,
             inputs: Arc::clone(&self.inputs),
+            // Who wants nothing to be kept means this too.
+            keeper: self.keeper.clone().filter(|_| flight.is_listed()),
             outputs: self.request.outputs.iter().map(|output| output.name.clone()).collect(),
             payer: self.payer,
             level: self.level,

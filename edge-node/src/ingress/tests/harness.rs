@@ -135,6 +135,7 @@ impl Node {
         };
         let cache = CacheConfig {
             memory_bytes: 8 << 20,
+            rows_bytes: 1 << 20,
             disk_bytes: 3 << 20,
             ttl,
             folder: folder.path().to_owned(),

@@ -9,7 +9,7 @@ use tract_onnx::pb::ModelProto;
 
 use super::{ASKED, CheckJob, CheckReport, ON_DEVICE, Verdict, peak_bytes};
 use crate::graph::Graph;
-use crate::onnxruntime::{Library, Provider, Wanted};
+use crate::onnxruntime::{Library, Provider, Wanted, stand_in};
 use crate::package::read_bounded;
 use crate::preflight::{GraphReport, PreflightError, check, check_for_onnxruntime};
 use crate::{LoadError, PackageFiles, leisure, measure, onnx};
@@ -135,6 +135,7 @@ fn attempt(job: &CheckJob) -> Result<CheckReport, String> {
             let variant = manifest
                 .variant(variant)
                 .ok_or_else(|| format!("the manifest has no variant `{variant}`"))?;
+            let stand_in = stand_in(manifest, variant).map_err(|e| text(&e))?;
             let rules = match Wanted::of(variant).map_err(|e| text(&e))? {
                 None => check,
                 Some(_) => check_for_onnxruntime,
@@ -149,22 +150,20 @@ fn attempt(job: &CheckJob) -> Result<CheckReport, String> {
             } else {
                 measure::untimed(manifest, variant, &files, &vectors).map_err(|e| text(&e))?
             };
-            if agreement.passed() {
-                return Ok(CheckReport {
-                    measured: Some(measured),
-                    ..report
-                });
+            if !agreement.passed() {
+                let failed = measure::failed(&agreement);
+                let id = &variant.id;
+                return Err(format!(
+                    "variant `{id}` does not reproduce its golden vectors: {failed}"
+                ));
             }
-            let failed = agreement
-                .verdicts
-                .iter()
-                .filter(|v| !v.passed)
-                .map(|v| format!("{:?} found {}", v.check, v.figure));
-            Err(format!(
-                "variant `{}` does not reproduce its golden vectors: {}",
-                variant.id,
-                failed.collect::<Vec<_>>().join("; ")
-            ))
+            if let Some(stand_in) = stand_in {
+                measure::beside(manifest, variant, stand_in, &files, &vectors).map_err(|e| text(&e))?;
+            }
+            Ok(CheckReport {
+                measured: Some(measured),
+                ..report
+            })
         }
     }
 }

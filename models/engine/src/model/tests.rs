@@ -4,6 +4,7 @@ use crate::tensor::{of_byte_strings, of_f32s};
 use crate::testing::{floats, model, node, ramp};
 use serde_json::json;
 
+mod kept;
 mod mixed;
 
 /// A model that doubles `x [batch, 3]`, with a signature that also ranks the result by label.

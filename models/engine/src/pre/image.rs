@@ -68,6 +68,10 @@ impl Pixels {
             _ => Ok(()),
         }
     }
+    /// Names what [`scaled`] makes of a picture: all figures that it depends on.
+    pub(crate) fn stage(&self) -> String {
+        format!("rgb {} {} {:?}", self.width, self.height, self.resize_shorter)
+    }
     pub(crate) fn shape(&self, rows: usize) -> Vec<usize> {
         let (width, height) = (self.width as usize, self.height as usize);
         if self.channels_first {
@@ -93,23 +97,42 @@ impl Pixels {
 /// # Errors
 /// [`ImageError`]. Memory is bounded by [`IMAGE_DECODE_BYTES_MAX`] before decoding. Never panics.
 pub fn pixels(encoded: &[u8], how: &Pixels) -> Result<Vec<f32>, ImageError> {
+    let mut out = Vec::new();
+    numbers(&scaled(encoded, how)?, how, &mut out);
+    Ok(out)
+}
+
+/// The first part of [`pixels`], which takes nearly all of its time: decodes, scales and crops one picture.
+///
+/// | | shape | dtype | unit / range |
+/// |---|---|---|---|
+/// | `encoded` | JPEG or PNG file | `u8` | sides up to [`IMAGE_SIDE_MAX`] |
+/// | returns | `[height, width, 3]`, row-major | `u8` | red, green, blue |
+///
+/// # Errors
+/// Those of [`pixels`].
+pub fn scaled(encoded: &[u8], how: &Pixels) -> Result<Vec<u8>, ImageError> {
     let picture = decode(encoded)?;
-    let picture = fit(&picture, how)?;
-    let (width, height) = (how.width as usize, how.height as usize);
-    let mut out = vec![0.0; 3 * width * height];
-    for (x, y, pixel) in picture.enumerate_pixels() {
-        let place = y as usize * width + x as usize;
+    Ok(fit(&picture, how)?.into_raw())
+}
+
+/// The second part: appends the numbers of a picture that [`scaled`] made.
+pub fn numbers(rgb: &[u8], how: &Pixels, out: &mut Vec<f32>) {
+    let count = how.width as usize * how.height as usize;
+    let begin = out.len();
+    out.resize(begin + 3 * count, 0.0);
+    let out = &mut out[begin..];
+    for (place, pixel) in rgb.as_chunks::<3>().0.iter().take(count).enumerate() {
         for channel in 0..3 {
-            let value = f32::from(pixel.0[if how.bgr { 2 - channel } else { channel }]);
+            let value = f32::from(pixel[if how.bgr { 2 - channel } else { channel }]);
             let at = if how.channels_first {
-                channel * width * height + place
+                channel * count + place
             } else {
                 place * 3 + channel
             };
             out[at] = (value * how.scale - how.mean[channel]) / how.std[channel];
         }
     }
-    Ok(out)
 }
 
 fn decode(encoded: &[u8]) -> Result<RgbImage, ImageError> {

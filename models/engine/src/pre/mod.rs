@@ -5,6 +5,7 @@
 
 mod file_ends;
 mod image;
+mod kept;
 mod tokenize;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,8 @@ use proto::manifest::PreStep;
 use proto::oip::Tensor;
 
 pub use self::file_ends::file_ends;
-pub use self::image::{ImageError, Pixels, pixels};
+pub use self::image::{ImageError, Pixels, numbers, pixels, scaled};
+pub use self::kept::{KeptRows, Nothing};
 pub use self::tokenize::{SEQUENCE_BUCKET, Tokens};
 
 use crate::{LoadError, PackageFiles, RunError, tensor};
@@ -144,7 +146,11 @@ impl Step {
     }
 
     /// Adds the step's tensors. Gives how many tokens each row of [`Step::sequences`] has, padding not counted.
-    pub(crate) fn run(&self, tensors: &mut BTreeMap<String, Tensor>) -> Result<Vec<usize>, RunError> {
+    pub(crate) fn run(
+        &self,
+        tensors: &mut BTreeMap<String, Tensor>,
+        kept: &dyn KeptRows,
+    ) -> Result<Vec<usize>, RunError> {
         let (Self::Tokenize { from, .. } | Self::Image { from, .. } | Self::FileEnds { from, .. }) = self;
         let input = tensors.get(from).ok_or_else(|| RunError::input(from, "is missing"))?;
         let wrong = |why: String| RunError::input(from, why);
@@ -172,10 +178,12 @@ impl Step {
                 lengths = encoded.lengths;
             }
             Self::Image { to, pixels: how, .. } => {
-                let mut values = Vec::new();
+                let (mut values, stage) = (Vec::new(), how.stage());
                 for (row, picture) in rows.iter().enumerate() {
-                    let one = pixels(picture, how).map_err(|e| wrong(format!("row {row}: {e}")))?;
-                    values.extend(one);
+                    let mut make = || scaled(picture, how).map_err(|e| e.to_string());
+                    let bytes = kept.made(row, &stage, picture, &mut make);
+                    let bytes = bytes.map_err(|e| wrong(format!("row {row}: {e}")))?;
+                    numbers(&bytes, how, &mut values);
                 }
                 made.push(tensor::of_f32s(to, how.shape(rows.len()), &values));
             }

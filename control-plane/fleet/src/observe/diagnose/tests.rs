@@ -78,7 +78,15 @@ fn a_node_at_ease_has_no_bottleneck_and_its_stages_are_told() {
 fn each_shortage_is_named_for_what_it_is() {
     let many = ("edge_requests_total{outcome=\"QueueFull\"}", 500.0);
     for (odd, named) in [
-        (&[("process_resident_memory_bytes", 9.5e9)][..], Resource::Memory),
+        (&[("edge_device_out_of_use", 1.0)][..], Resource::Device),
+        (
+            &[
+                ("edge_device_stand_in_runs_total", 7.0),
+                ("process_resident_memory_bytes", 9.5e9),
+            ],
+            Resource::Device,
+        ),
+        (&[("process_resident_memory_bytes", 9.5e9)], Resource::Memory),
         (&[("node_pressure_memory_waiting_seconds_total", 2.0)], Resource::Memory),
         (&[("node_pressure_io_waiting_seconds_total", 3.0)], Resource::Disk),
         (&[("edge_cache_dropped_total", 7.0)], Resource::Disk),
