@@ -16,9 +16,12 @@ use crate::onnxruntime::{Library, Provider, Session};
 use crate::pack::Prepared;
 use crate::{LoadError, RunError, onnx, preflight, tensor};
 
+mod layout;
 mod plan;
-mod tract;
-use tract::PlanPerShape;
+mod program;
+mod run;
+mod shapes;
+use shapes::PlanPerShape;
 
 /// A loaded graph. Shared by threads; each call makes its own scratch state.
 pub struct Graph {

@@ -56,46 +56,49 @@ pub(crate) fn to_engine(tensor: &oip::Tensor) -> Result<Tensor, String> {
     let datum = datum_of(tensor.datatype)
         .ok_or_else(|| format!("`{}` holds byte strings, which no graph takes", tensor.name))?;
     let mut out = Tensor::zero_dt(datum, &tensor.shape).map_err(|e| e.to_string())?;
-    let bytes = out.as_bytes_mut();
-    if bytes.len() != tensor.data.len() {
+    copy_to_engine(tensor, out.as_bytes_mut())?;
+    Ok(out)
+}
+
+/// Copies its elements to where the engine has room for them.
+pub(crate) fn copy_to_engine(tensor: &oip::Tensor, to: &mut [u8]) -> Result<(), String> {
+    if to.len() != tensor.data.len() {
         return Err(format!(
             "`{}` holds {} bytes, its shape needs {}",
             tensor.name,
             tensor.data.len(),
-            bytes.len()
+            to.len()
         ));
     }
-    if datum == DatumType::Bool {
+    if tensor.datatype == DataType::Bool {
         // A `bool` other than 0 or 1 is undefined behaviour, so every other value is made true.
-        bytes
-            .iter_mut()
+        to.iter_mut()
             .zip(&tensor.data)
             .for_each(|(to, from)| *to = u8::from(*from != 0));
     } else {
-        bytes.copy_from_slice(&tensor.data);
+        to.copy_from_slice(&tensor.data);
     }
-    Ok(out)
+    Ok(())
 }
 
 /// Copies the engine's tensor for an answer.
-pub(crate) fn from_engine(name: &str, tensor: Tensor) -> Result<oip::Tensor, String> {
-    let datatype = datatype_of(tensor.datum_type()).ok_or_else(|| {
-        format!(
-            "output `{name}` has the type {:?}, which answers cannot carry",
-            tensor.datum_type()
-        )
-    })?;
-    let shape = tensor.shape().to_vec();
-    let plain = if tensor.datum_type() == DatumType::TDim {
-        tensor.cast_to::<i64>().map_err(|e| e.to_string())?.into_owned()
-    } else {
-        tensor
-    };
+pub(crate) fn from_engine(name: &str, tensor: &Tensor) -> Result<oip::Tensor, String> {
+    if tensor.datum_type() == DatumType::TDim {
+        let plain = tensor.cast_to::<i64>().map_err(|e| e.to_string())?;
+        return from_bytes(name, DatumType::I64, tensor.shape(), plain.as_bytes());
+    }
+    from_bytes(name, tensor.datum_type(), tensor.shape(), tensor.as_bytes())
+}
+
+/// Copies elements for an answer.
+pub(crate) fn from_bytes(name: &str, datum: DatumType, shape: &[usize], bytes: &[u8]) -> Result<oip::Tensor, String> {
+    let datatype =
+        datatype_of(datum).ok_or_else(|| format!("output `{name}` has the type {datum:?}, which answers cannot carry"))?;
     Ok(oip::Tensor {
         name: name.to_owned(),
         datatype,
-        shape,
-        data: plain.as_bytes().to_vec(),
+        shape: shape.to_vec(),
+        data: bytes.to_vec(),
     })
 }
 

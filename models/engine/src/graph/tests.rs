@@ -6,7 +6,22 @@ use crate::tensor::of_f32s;
 use crate::testing::{floats, info, int64s, model, model_proto, node, ramp, with_int, with_ints};
 use tract_onnx::pb::tensor_proto::DataType as OnnxType;
 
+mod dump;
 mod same_bits;
+
+/// Every run of every test of this package comes here: what our executor answers is what tract's does, bit for bit.
+pub(super) fn agrees_with_tract(
+    ready: &plan::Ready,
+    io: &Described,
+    inputs: &[oip::Tensor],
+    ours: &Result<Vec<oip::Tensor>, RunError>,
+) {
+    match (ours, ready.run_in_tract(io, inputs)) {
+        (Ok(ours), Ok(tracts)) => assert!(*ours == tracts, "{ours:?} and from tract {tracts:?}"),
+        (Err(_), Err(_)) => {}
+        (ours, tracts) => panic!("{ours:?} and from tract {tracts:?}"),
+    }
+}
 
 fn graph(file: &[u8]) -> Graph {
     Graph::new(onnx::decode(file).unwrap()).unwrap()
@@ -223,7 +238,7 @@ fn convolutions_run_as_one_where_nothing_sees_what_lies_between_and_answer_the_s
         let inputs = onnx::describe_model(&model).unwrap().inputs;
         let parsed = crate::ops::with_weights(weights, || plan::parse(&model, &inputs)).unwrap();
         let plan = plan::for_shapes(&parsed, &inputs, &shapes).unwrap();
-        let names = plan.model().nodes().iter().map(|node| node.op().name().to_string());
+        let names = plan.plan.model().nodes().iter().map(|node| node.op().name().to_string());
         names.filter(|name| name != "Source").collect::<Vec<_>>()
     };
     let (stem, whole) = (convolutions(&["d"]), convolutions(&["y"]));

@@ -8,6 +8,7 @@ use tract_onnx::tract_core::ops::nn::gelu_exact::GeluExact;
 use tract_onnx::tract_core::ops::nn::{Softmax, SoftmaxKind};
 
 use super::layer_norm::LayerNorm;
+use super::write::{self, Input, Output, Write};
 
 /// Replaces them in a decluttered graph, and joins sums with the normalisation that follows.
 pub(crate) fn vectorise(model: &mut TypedModel) -> TractResult<()> {
@@ -41,7 +42,7 @@ pub(crate) fn vectorise(model: &mut TypedModel) -> TractResult<()> {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Fast {
+pub(super) enum Fast {
     Gelu,
     GeluTanh,
     Softmax,
@@ -62,16 +63,27 @@ impl EvalOp for Fast {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let mut x = super::only(inputs)?.into_tensor();
-        let width = x.shape().last().copied().unwrap_or(1);
-        let mut plain = x.try_as_plain_ram_mut()?;
-        let values = plain.as_slice_mut::<f32>()?;
+        write::evaluated(self, inputs)
+    }
+}
+
+impl Write for Fast {
+    fn changes(&self) -> Option<usize> {
+        Some(0)
+    }
+
+    fn write(&self, _: &[Input<'_>], outputs: &mut [Output<'_>]) -> TractResult<()> {
+        let [x] = outputs else {
+            bail!("one result");
+        };
+        let width = x.shape.last().copied().unwrap_or(1);
+        let values = x.elements::<f32>()?;
         match self {
             Self::Gelu => kernels::gelu(Isa::best(), values),
             Self::GeluTanh => kernels::gelu_tanh(Isa::best(), values),
             Self::Softmax => kernels::softmax_rows(Isa::best(), values, width),
         }
-        Ok(tvec![x.into_tvalue()])
+        Ok(())
     }
 }
 
