@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   tract's optimised graph, in tract's order
-//!     operator that writes where it is told, taken by such ones only   -> its results have places in one memory
-//!     move that changes a shape alone                                   -> the same place under another shape
-//!     any other                                                         -> tract evaluates it and makes a tensor
+//!     operator that writes where it is told   -> its results have places in one memory
+//!     change of a shape alone                 -> the same place under another shape
+//!     any other                               -> tract evaluates it and makes a tensor
 //! ```
 //! Tensors that are never needed at once share a place ([`super::layout`] says where); a result that is made of an input which nothing
 //! needs any more takes that one's place. Constants are held once, by the graph.
@@ -112,25 +112,22 @@ fn is_view(op: &dyn TypedOp) -> bool {
     axis || op.downcast_ref::<IntoShape>().is_some()
 }
 
-/// What each node does: what tract evaluates takes tensors of tract's, so an operator that it takes from is better evaluated by it too.
+/// Tensors of tract's of so many bytes are changed where they are: copying them costs more than a step of tract's.
+const COPIED_MAX: usize = 64 << 10;
+
+/// What each node could do.
 fn works(model: &TypedModel, order: &[usize]) -> TractResult<BTreeMap<usize, Work>> {
     let mut works = BTreeMap::new();
-    let mut taken_loose = Vec::new();
-    for id in order.iter().rev() {
-        let node = model.node(*id);
-        let loose = (0..node.outputs.len()).any(|slot| taken_loose.contains(&OutletId::new(*id, slot)));
+    for node in order.iter().map(|id| model.node(*id)).filter(|node| !node.op_is::<TypedSource>()) {
         let exotic = node.outputs.iter().any(|outlet| outlet.fact.exotic_fact.is_some());
-        let work = if loose || exotic {
+        let work = if exotic {
             Work::Tract
-        } else if is_view(&*node.op) && model.outlet_fact(node.inputs[0])?.konst.is_none() {
+        } else if is_view(&*node.op) {
             Work::View
         } else {
             ops::writes(model, node)?.map_or(Work::Tract, Work::Write)
         };
-        if matches!(work, Work::Tract) && !node.op_is::<TypedSource>() {
-            taken_loose.extend(node.inputs.iter().copied());
-        }
-        works.insert(*id, if loose || !node.op_is::<TypedSource>() { work } else { Work::View });
+        works.insert(node.id, work);
     }
     Ok(works)
 }
@@ -169,11 +166,11 @@ impl<'a> Builder<'a> {
     }
 
     fn built(mut self, order: &[usize], mut works: BTreeMap<usize, Work>) -> TractResult<Program> {
-        for input in self.model.input_outlets()? {
-            let held = match works.get(&input.node) {
-                Some(Work::View) | None => self.new_place(0),
-                _ => self.new_loose(),
-            };
+        let takers = |input: &OutletId| self.model.node(input.node).outputs[input.slot].successors.iter();
+        let by_tract = |input: &OutletId| takers(input).any(|taker| matches!(works.get(&taker.node), Some(Work::Tract)));
+        let loose: Vec<bool> = self.model.input_outlets()?.iter().map(by_tract).collect();
+        for (input, loose) in self.model.input_outlets()?.iter().zip(loose) {
+            let held = if loose { self.new_loose() } else { self.new_place(0) };
             let value = self.value(*input, held)?;
             self.program.inputs.push(value);
         }
@@ -239,12 +236,12 @@ impl<'a> Builder<'a> {
         let step = self.program.steps.len();
         let inputs = node.inputs.iter().map(|input| self.found(*input)).collect::<TractResult<Vec<_>>>()?;
         inputs.iter().for_each(|value| self.needed(*value, step));
-        let mut work = work;
-        if let (Work::View, Some(first)) = (&work, inputs.first())
-            && !matches!(self.program.values[*first].held, Held::Placed(_))
-        {
-            work = Work::Tract;
-        }
+        let placed = |value: usize| matches!(self.program.values[value].held, Held::Placed(_));
+        let work = match work {
+            Work::View if !placed(inputs[0]) => Work::Tract,
+            Work::Write(op) if op.changes().is_some_and(|changed| self.large_loose(inputs[changed])) => Work::Tract,
+            as_it_is => as_it_is,
+        };
         let mut outputs = Vec::with_capacity(node.outputs.len());
         for slot in 0..node.outputs.len() {
             let held = match &work {
@@ -267,6 +264,14 @@ impl<'a> Builder<'a> {
             dropped: Vec::new(),
         });
         Ok(())
+    }
+
+    fn large_loose(&self, value: usize) -> bool {
+        let bytes = self.program.shape(value).as_concrete().map(|shape| {
+            let elements: usize = shape.iter().product();
+            elements * self.program.values[value].datum.size_of()
+        });
+        matches!(self.program.values[value].held, Held::Loose(_)) && bytes.is_some_and(|bytes| bytes > COPIED_MAX)
     }
 
     /// Lets what is changed for the last time keep its place, and tells when each place is free.

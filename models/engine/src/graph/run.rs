@@ -228,9 +228,8 @@ impl Run<'_> {
                 Held::Loose(loose) => there(&self.loose, *loose)?.clone(),
                 Held::Placed(place) => {
                     let shape = self.layout.shape(program, *value);
-                    let mut copy = Tensor::zero_dt(program.values[*value].datum, shape)?;
-                    copy.as_bytes_mut().copy_from_slice(&self.memory[self.place(*place)]);
-                    copy.into_tvalue()
+                    let bytes = &self.memory[self.place(*place)];
+                    tensor_of(program.values[*value].datum, shape, bytes)?.into_tvalue()
                 }
             });
         }
@@ -267,6 +266,16 @@ impl Run<'_> {
         });
         made.collect::<Result<_, _>>().map_err(|why| format_err!("{why}"))
     }
+}
+
+/// A tensor of these elements.
+fn tensor_of(datum: DatumType, shape: &[usize], bytes: &[u8]) -> TractResult<Tensor> {
+    if datum == f32::datum_type() {
+        return Tensor::from_shape::<f32>(shape, Input { shape, bytes }.elements()?);
+    }
+    let mut tensor = Tensor::zero_dt(datum, shape)?;
+    tensor.as_bytes_mut().copy_from_slice(bytes);
+    Ok(tensor)
 }
 
 fn there(loose: &[Option<TValue>], at: usize) -> TractResult<&TValue> {

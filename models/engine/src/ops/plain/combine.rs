@@ -39,7 +39,15 @@ pub(super) fn of(node: &TypedNode, inputs: &[&TypedFact], output: &TypedFact) ->
         let step = Step::of((binop, share), a, b)?;
         (1, step.swapped())
     } else {
-        return None;
+        // The first has a number for each part of the result, the second is a row of it, or the other way round.
+        let (first, second) = (parts(a, output)?, parts(b, output)?);
+        let whole = output.shape.as_concrete().is_some() && first != second && share.is_none();
+        let (spread, step) = if first {
+            (0, Step::of((binop, Some(BShare::Lockstep)), b, output)?)
+        } else {
+            (1, Step::of((binop, Some(BShare::Lockstep)), a, output)?.swapped())
+        };
+        return whole.then(|| Box::new(Spread { spread, step }) as Box<dyn Write>);
     };
     let steps = vec![step];
     Some(Box::new(Combined { changed, steps }))
@@ -128,6 +136,36 @@ impl Write for Combined {
                 combine_rows(Isa::best(), step.combine, values, other);
             }
         }
+        Ok(())
+    }
+}
+
+/// A column combined with a row.
+#[derive(Debug)]
+struct Spread {
+    /// Which input is the column.
+    spread: usize,
+    step: Step,
+}
+
+impl Write for Spread {
+    fn write(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> TractResult<()> {
+        let ([a, b], [y]) = (inputs, outputs) else {
+            bail!("two inputs and one result");
+        };
+        let (column, row) = if self.spread == 0 { (a, b) } else { (b, a) };
+        let (column, row, y) = (column.elements::<f32>()?, row.elements::<f32>()?, y.elements::<f32>()?);
+        ensure!(
+            !row.is_empty() && y.len() == column.len() * row.len(),
+            "{} elements of {} and {}",
+            y.len(),
+            column.len(),
+            row.len()
+        );
+        for (y, x) in y.chunks_exact_mut(row.len()).zip(column) {
+            y.fill(*x);
+        }
+        combine_rows(Isa::best(), self.step.combine, y, row);
         Ok(())
     }
 }
