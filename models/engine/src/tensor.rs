@@ -6,6 +6,8 @@ use proto::manifest::DataType;
 use proto::oip;
 use tract_onnx::prelude::{DatumType, Tensor};
 
+use crate::engine::Given;
+
 #[cfg(target_endian = "big")]
 compile_error!("request tensors are little-endian and are handed to the engine as they are");
 
@@ -52,31 +54,34 @@ pub(crate) fn elements(shape: &[usize]) -> Option<usize> {
 }
 
 /// Copies a request's tensor for the engine. The caller has checked type and length.
-pub(crate) fn to_engine(tensor: &oip::Tensor) -> Result<Tensor, String> {
+pub(crate) fn to_engine(given: Given<'_>) -> Result<Tensor, String> {
+    let tensor = given.tensor;
     let datum = datum_of(tensor.datatype)
         .ok_or_else(|| format!("`{}` holds byte strings, which no graph takes", tensor.name))?;
-    let mut out = Tensor::zero_dt(datum, &tensor.shape).map_err(|e| e.to_string())?;
-    copy_to_engine(tensor, out.as_bytes_mut())?;
+    let shape: Vec<usize> = given.shape().collect();
+    let mut out = Tensor::zero_dt(datum, &shape).map_err(|e| e.to_string())?;
+    copy_to_engine(given, out.as_bytes_mut())?;
     Ok(out)
 }
 
 /// Copies its elements to where the engine has room for them.
-pub(crate) fn copy_to_engine(tensor: &oip::Tensor, to: &mut [u8]) -> Result<(), String> {
-    if to.len() != tensor.data.len() {
+pub(crate) fn copy_to_engine(given: Given<'_>, to: &mut [u8]) -> Result<(), String> {
+    let Given { tensor, data, .. } = given;
+    if to.len() != data.len() {
         return Err(format!(
             "`{}` holds {} bytes, its shape needs {}",
             tensor.name,
-            tensor.data.len(),
+            data.len(),
             to.len()
         ));
     }
     if tensor.datatype == DataType::Bool {
         // A `bool` other than 0 or 1 is undefined behaviour, so every other value is made true.
         to.iter_mut()
-            .zip(&tensor.data)
+            .zip(data)
             .for_each(|(to, from)| *to = u8::from(*from != 0));
     } else {
-        to.copy_from_slice(&tensor.data);
+        to.copy_from_slice(data);
     }
     Ok(())
 }
@@ -102,16 +107,22 @@ pub(crate) fn from_bytes(name: &str, datum: DatumType, shape: &[usize], bytes: &
     })
 }
 
+/// Where some rows of a tensor of numbers lie.
+pub(crate) fn bytes_of_rows<'a>(tensor: &'a oip::Tensor, range: &Range<usize>) -> &'a [u8] {
+    let row_bytes = tensor.data.len() / tensor.shape[0].max(1);
+    &tensor.data[range.start * row_bytes..range.end * row_bytes]
+}
+
 /// Some rows of a tensor of numbers.
 pub(crate) fn rows(tensor: &oip::Tensor, range: Range<usize>) -> oip::Tensor {
-    let row_bytes = tensor.data.len() / tensor.shape[0].max(1);
+    let data = bytes_of_rows(tensor, &range).to_vec();
     let mut shape = tensor.shape.clone();
     shape[0] = range.len();
     oip::Tensor {
         name: tensor.name.clone(),
         datatype: tensor.datatype,
         shape,
-        data: tensor.data[range.start * row_bytes..range.end * row_bytes].to_vec(),
+        data,
     }
 }
 

@@ -93,6 +93,23 @@ per_isa! {
 }
 
 per_isa! {
+    /// `y = x W` for rows of `inputs` elements and `weights` of `inputs` rows: each product is rounded, then each sum, in the order
+    /// of the inputs. For few weights: they stay in the nearest cache.
+    pub fn multiply_rows(x: &[f32], weights: &[f32], inputs: usize, y: &mut [f32]) {
+        let inputs = inputs.max(1);
+        let outputs = (weights.len() / inputs).max(1);
+        for (x, y) in x.chunks_exact(inputs).zip(y.chunks_exact_mut(outputs)) {
+            y.fill(0.0);
+            for (x, weights) in x.iter().zip(weights.chunks_exact(outputs)) {
+                for (y, weight) in y.iter_mut().zip(weights) {
+                    *y += x * weight;
+                }
+            }
+        }
+    }
+}
+
+per_isa! {
     /// Squares in place.
     pub fn square(values: &mut [f32]) {
         for x in values {
@@ -191,6 +208,20 @@ mod tests {
         let mut sums = [7.0; 2];
         sum_rows(Isa::best(), &a, &mut sums);
         assert_eq!(sums, [24.0, 20.0]);
+    }
+
+    #[test]
+    fn every_form_multiplies_to_the_bits_of_the_portable_one() {
+        let (x, weights) = (ramp(3 * 17), ramp(17 * 19));
+        let mut portable = vec![7.0; 3 * 19];
+        multiply_rows(Isa::PORTABLE, &x, &weights, 17, &mut portable);
+        let third: f32 = (0..17).fold(0.0, |sum, i| sum + x[34 + i] * weights[i * 19 + 18]);
+        assert_eq!(portable[3 * 19 - 1], third);
+        for isa in Isa::available() {
+            let mut ours = vec![7.0; 3 * 19];
+            multiply_rows(isa, &x, &weights, 17, &mut ours);
+            assert_eq!(ours, portable, "{}", isa.name());
+        }
     }
 
     #[test]

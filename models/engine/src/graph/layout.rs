@@ -4,10 +4,10 @@
 
 use std::ops::Range;
 
-use proto::oip;
 use tract_onnx::tract_core::internal::*;
 
 use super::program::{Held, Program};
+use crate::engine::Call;
 
 /// Places begin at multiples of this.
 pub(super) const ALIGN: usize = 64;
@@ -29,13 +29,13 @@ impl Layout {
     ///
     /// # Errors
     /// A size that does not follow from the inputs', or inputs that contradict each other.
-    pub(super) fn of(program: &Program, inputs: &[oip::Tensor]) -> TractResult<Self> {
-        let symbols = symbols(program, inputs)?;
+    pub(super) fn of(program: &Program, call: &Call<'_>) -> TractResult<Self> {
+        let symbols = symbols(program, call)?;
         let sized = |shape: &ShapeFact| shape.eval_to_usize(&symbols).map(Cow::into_owned);
         let shapes: Vec<TVec<usize>> = program.shapes.iter().map(sized).collect::<TractResult<_>>()?;
-        for (value, input) in program.inputs.iter().zip(inputs) {
+        for (value, given) in program.inputs.iter().zip(call.given()) {
             let shape = &shapes[program.values[*value].shape];
-            ensure!(**shape == *input.shape, "an input of {:?} for {shape:?}", input.shape);
+            ensure!(given.shape().eq(shape.iter().copied()), "an input of another shape than {shape:?}");
         }
         let mut layout = Self {
             symbols,
@@ -85,15 +85,16 @@ impl Layout {
 }
 
 /// What the sizes that requests choose are this time.
-fn symbols(program: &Program, inputs: &[oip::Tensor]) -> TractResult<SymbolValues> {
-    ensure!(inputs.len() == program.inputs.len(), "{} inputs", inputs.len());
+fn symbols(program: &Program, call: &Call<'_>) -> TractResult<SymbolValues> {
+    let count = call.given().len();
+    ensure!(count == program.inputs.len(), "{count} inputs");
     let mut symbols = SymbolValues::default();
-    for (value, input) in program.inputs.iter().zip(inputs) {
-        for (size, given) in program.shape(*value).iter().zip(&input.shape) {
+    for (value, given) in program.inputs.iter().zip(call.given()) {
+        for (size, given) in program.shape(*value).iter().zip(given.shape()) {
             if let TDim::Sym(symbol) = size
                 && symbols.get(symbol).is_none()
             {
-                symbols.set(symbol, i64::try_from(*given)?);
+                symbols.set(symbol, i64::try_from(given)?);
             }
         }
     }

@@ -18,7 +18,7 @@ use tract_onnx::tract_core::internal::bail;
 
 use super::layout::Layout;
 use super::program::Program;
-use crate::engine::Engine;
+use crate::engine::{Call, Engine, Given};
 use crate::onnx::Described;
 use crate::ops::Told;
 use crate::{LoadError, RunError, tensor};
@@ -40,7 +40,7 @@ pub(super) struct AnyPlan {
 
 /// What is known of one choice of sizes.
 struct Known {
-    inputs: Vec<Vec<usize>>,
+    shapes: Vec<Vec<usize>>,
     /// The largest tensor, in bytes, that a run makes.
     largest: Option<u64>,
     rows_in_cache: usize,
@@ -64,26 +64,26 @@ impl Ready {
         &self,
         layout: &OnceLock<Option<Layout>>,
         io: &Described,
-        inputs: &[oip::Tensor],
+        call: &Call<'_>,
     ) -> Result<Vec<oip::Tensor>, RunError> {
         let engine = |detail: String| RunError::Engine { detail };
         if let Some(program) = &self.program {
             // Where sizes contradict each other tract says which.
-            let layout = layout.get_or_init(|| Layout::of(program, inputs).ok());
+            let layout = layout.get_or_init(|| Layout::of(program, call).ok());
             if let Some(layout) = layout {
-                let answer = told(|| super::run::run(program, layout, io, inputs)).map_err(engine);
+                let answer = told(|| super::run::run(program, layout, io, call)).map_err(engine);
                 #[cfg(test)]
-                super::tests::agrees_with_tract(self, io, inputs, &answer);
+                super::tests::agrees_with_tract(self, io, call, &answer);
                 return answer;
             }
         }
-        self.run_in_tract(io, inputs)
+        self.run_in_tract(io, call)
     }
 
     /// Runs it in tract's own executor.
-    pub(super) fn run_in_tract(&self, io: &Described, inputs: &[oip::Tensor]) -> Result<Vec<oip::Tensor>, RunError> {
+    pub(super) fn run_in_tract(&self, io: &Described, call: &Call<'_>) -> Result<Vec<oip::Tensor>, RunError> {
         let engine = |detail: String| RunError::Engine { detail };
-        let given = inputs.iter().map(|t| tensor::to_engine(t).map(IntoTValue::into_tvalue));
+        let given = call.given().map(|given| tensor::to_engine(given).map(IntoTValue::into_tvalue));
         let given: TVec<_> = given.collect::<Result<_, _>>().map_err(engine)?;
         let results = told(|| self.plan.run(given)).map_err(engine)?;
         let named = io.outputs.iter().zip(results);
@@ -173,35 +173,34 @@ fn optimized(typed: TypedModel) -> TractResult<TypedModel> {
 
 impl AnyPlan {
     /// What is known of requests of this size.
-    fn known(&self, specs: &[TensorSpec], inputs: &[oip::Tensor]) -> Arc<Known> {
-        let fits = |known: &Known| known.inputs.iter().eq(inputs.iter().map(|input| &input.shape));
+    fn known(&self, specs: &[TensorSpec], call: &Call<'_>) -> Arc<Known> {
         let make = || {
-            let rows = self.largest(specs, inputs, |axis, size| if axis == 0 { 1 } else { size });
+            let rows = self.largest(specs, call, |axis, size| if axis == 0 { 1 } else { size });
             let row_bytes = rows.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(1);
             Arc::new(Known {
-                inputs: inputs.iter().map(|input| input.shape.clone()).collect(),
-                largest: self.largest(specs, inputs, |_, size| size),
+                shapes: call.shapes(),
+                largest: self.largest(specs, call, |_, size| size),
                 rows_in_cache: (CACHED_BYTES / row_bytes.max(1)).clamp(1, RUN_ROWS_MAX),
                 layout: OnceLock::new(),
             })
         };
-        recent(&self.known, LAYOUTS_MAX, |known| fits(known), make)
+        recent(&self.known, LAYOUTS_MAX, |known| call.has_shapes(&known.shapes), make)
     }
 
     /// The largest tensor of a run in bytes, where the free axis `axis` of an input has `sized(axis, its size)` elements.
     fn largest(
         &self,
         specs: &[TensorSpec],
-        inputs: &[oip::Tensor],
+        call: &Call<'_>,
         sized: impl Fn(usize, usize) -> usize,
     ) -> Option<u64> {
-        let axes = |(spec, input): (&TensorSpec, &oip::Tensor)| {
-            let axes = spec.shape.iter().zip(&input.shape).enumerate();
+        let axes = |(spec, given): (&TensorSpec, Given<'_>)| {
+            let axes = spec.shape.iter().zip(given.shape()).enumerate();
             let free = axes.filter(|(_, (dim, _))| matches!(dim, Dim::Named(_)));
-            free.map(|(axis, (_, size))| sized(axis, *size)).collect::<Vec<_>>()
+            free.map(|(axis, (_, size))| sized(axis, size)).collect::<Vec<_>>()
         };
         let mut values = SymbolValues::default();
-        for (symbol, size) in self.symbols.iter().zip(specs.iter().zip(inputs).flat_map(axes)) {
+        for (symbol, size) in self.symbols.iter().zip(specs.iter().zip(call.given()).flat_map(axes)) {
             values.set(symbol, i64::try_from(size).unwrap_or(i64::MAX));
         }
         let sizes = self.sizes.iter().filter_map(|size| size.eval_to_i64(&values).ok());
@@ -216,15 +215,15 @@ impl Engine for AnyPlan {
 
     /// Rows whose largest tensor stays in the processor's own cache. More at once cost more each: what one operator writes
     /// the next has to fetch from memory.
-    fn rows_worth_joining(&self, io: &Described, inputs: &[oip::Tensor]) -> usize {
-        self.known(&io.inputs, inputs).rows_in_cache
+    fn rows_worth_joining(&self, io: &Described, call: &Call<'_>) -> usize {
+        self.known(&io.inputs, call).rows_in_cache
     }
 
-    fn run(&self, io: &Described, inputs: &[oip::Tensor]) -> Result<Vec<oip::Tensor>, RunError> {
-        let known = self.known(&io.inputs, inputs);
+    fn run(&self, io: &Described, call: &Call<'_>) -> Result<Vec<oip::Tensor>, RunError> {
+        let known = self.known(&io.inputs, call);
         match known.largest.filter(|bytes| *bytes > GRAPH_TENSOR_BYTES_MAX) {
             Some(bytes) => Err(too_large(io, bytes)),
-            None => self.ready.run(&known.layout, io, inputs),
+            None => self.ready.run(&known.layout, io, call),
         }
     }
 }

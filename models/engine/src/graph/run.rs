@@ -11,6 +11,7 @@ use tract_onnx::tract_core::internal::*;
 
 use super::layout::{ALIGN, Layout};
 use super::program::{Held, Program, Step, Work};
+use crate::engine::Call;
 use crate::onnx::Described;
 use crate::ops::{INPUTS_MAX, Input, OUTPUTS_MAX, Output};
 use crate::tensor;
@@ -68,7 +69,7 @@ pub(super) fn run(
     program: &Program,
     layout: &Layout,
     io: &Described,
-    inputs: &[oip::Tensor],
+    call: &Call<'_>,
 ) -> TractResult<Vec<oip::Tensor>> {
     MEMORY.with_borrow_mut(|memory| {
         let mut loose = std::mem::take(&mut memory.loose);
@@ -81,7 +82,7 @@ pub(super) fn run(
             loose,
         };
         let _ended = Sessions(program);
-        run.take(inputs)?;
+        run.take(call)?;
         for step in &program.steps {
             let node = program.plan.model().node(step.node);
             run.step(step).with_context(|| format!("Evaluating {node}"))?;
@@ -109,16 +110,16 @@ impl Run<'_> {
     }
 
     /// Takes up what a request gave.
-    fn take(&mut self, inputs: &[oip::Tensor]) -> TractResult<()> {
-        for (value, input) in self.program.inputs.iter().zip(inputs) {
+    fn take(&mut self, call: &Call<'_>) -> TractResult<()> {
+        for (value, given) in self.program.inputs.iter().zip(call.given()) {
             match self.program.values[*value].held {
                 Held::Placed(place) => {
                     let place = self.place(place);
                     let to = &mut self.memory[place];
-                    tensor::copy_to_engine(input, to).map_err(|why| format_err!("{why}"))?;
+                    tensor::copy_to_engine(given, to).map_err(|why| format_err!("{why}"))?;
                 }
                 Held::Loose(loose) => {
-                    let given = tensor::to_engine(input).map_err(|why| format_err!("{why}"))?;
+                    let given = tensor::to_engine(given).map_err(|why| format_err!("{why}"))?;
                     self.loose[loose] = Some(given.into_tvalue());
                 }
                 Held::Constant(_) => bail!("an input that is a constant"),

@@ -9,7 +9,7 @@ use tract_onnx::prelude::InferenceModel;
 
 use super::layout::Layout;
 use super::plan::{self, Ready, recent};
-use crate::engine::Engine;
+use crate::engine::{Call, Engine};
 use crate::onnx::Described;
 use crate::{LoadError, RunError};
 
@@ -37,11 +37,11 @@ impl PlanPerShape {
         }
     }
 
-    fn slot(&self, inputs: &[oip::Tensor]) -> Arc<Slot> {
-        let fits = |slot: &Arc<Slot>| slot.shapes.iter().eq(inputs.iter().map(|input| &input.shape));
+    fn slot(&self, call: &Call<'_>) -> Arc<Slot> {
+        let fits = |slot: &Arc<Slot>| call.has_shapes(&slot.shapes);
         let make = || {
             Arc::new(Slot {
-                shapes: inputs.iter().map(|input| input.shape.clone()).collect(),
+                shapes: call.shapes(),
                 ..Slot::default()
             })
         };
@@ -64,15 +64,15 @@ impl Engine for PlanPerShape {
         false
     }
 
-    fn rows_worth_joining(&self, _: &Described, _: &[oip::Tensor]) -> usize {
+    fn rows_worth_joining(&self, _: &Described, _: &Call<'_>) -> usize {
         1
     }
 
-    fn run(&self, io: &Described, inputs: &[oip::Tensor]) -> Result<Vec<oip::Tensor>, RunError> {
-        let slot = self.slot(inputs);
+    fn run(&self, io: &Described, call: &Call<'_>) -> Result<Vec<oip::Tensor>, RunError> {
+        let slot = self.slot(call);
         let plan = self.plan(io, &slot);
         let plan = plan.map_err(|e| RunError::Engine { detail: e.to_string() })?;
-        plan.run(&slot.layout, io, inputs)
+        plan.run(&slot.layout, io, call)
     }
 }
 

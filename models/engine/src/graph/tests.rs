@@ -13,10 +13,10 @@ mod same_bits;
 pub(super) fn agrees_with_tract(
     ready: &plan::Ready,
     io: &Described,
-    inputs: &[oip::Tensor],
+    call: &Call<'_>,
     ours: &Result<Vec<oip::Tensor>, RunError>,
 ) {
-    match (ours, ready.run_in_tract(io, inputs)) {
+    match (ours, ready.run_in_tract(io, call)) {
         (Ok(ours), Ok(tracts)) => assert!(*ours == tracts, "{ours:?} and from tract {tracts:?}"),
         (Err(_), Err(_)) => {}
         (ours, tracts) => panic!("{ours:?} and from tract {tracts:?}"),

@@ -7,6 +7,7 @@
 mod attention;
 mod chain;
 mod conv;
+mod dense;
 mod embedding;
 mod layer_norm;
 mod linear;
@@ -45,6 +46,7 @@ pub(crate) fn writes(model: &TypedModel, node: &TypedNode) -> TractResult<Option
     }
     let ours = same::<chain::Convolve>(node)
         .or_else(|| same::<linear::Packed>(node))
+        .or_else(|| same::<dense::Dense>(node))
         .or_else(|| same::<embedding::Embedding>(node))
         .or_else(|| same::<attention::Heads>(node))
         .or_else(|| same::<layer_norm::LayerNorm>(node))

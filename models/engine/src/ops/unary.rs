@@ -7,10 +7,11 @@ use tract_onnx::tract_core::ops::nn::gelu_approximate::GeluApproximate;
 use tract_onnx::tract_core::ops::nn::gelu_exact::GeluExact;
 use tract_onnx::tract_core::ops::nn::{Softmax, SoftmaxKind};
 
+use super::dense::Dense;
 use super::layer_norm::LayerNorm;
 use super::write::{self, Input, Output, Write};
 
-/// Replaces them in a decluttered graph, and joins sums with the normalisation that follows.
+/// Replaces them and small layers in a decluttered graph, and joins sums with the normalisation that follows.
 pub(crate) fn vectorise(model: &mut TypedModel) -> TractResult<()> {
     for id in 0..model.nodes().len() {
         let node = &model.nodes()[id];
@@ -34,7 +35,12 @@ pub(crate) fn vectorise(model: &mut TypedModel) -> TractResult<()> {
         model.node_mut(id).op = Box::new(fast);
     }
     for id in 0..model.nodes().len() {
-        if let Some(patch) = LayerNorm::with_sum(model, &model.nodes()[id])? {
+        let node = &model.nodes()[id];
+        let patch = match LayerNorm::with_sum(model, node)? {
+            None => Dense::of(model, node)?,
+            found => found,
+        };
+        if let Some(patch) = patch {
             patch.apply(model)?;
         }
     }
