@@ -1,5 +1,6 @@
 //! What runs a graph: our executor with tract's graph, or ONNX Runtime.
 
+#[cfg(feature = "onnxruntime")]
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -77,9 +78,15 @@ impl<'a> Call<'a> {
     }
 
     /// Its inputs as tensors of their own.
+    #[cfg(feature = "onnxruntime")]
     pub(crate) fn tensors(&self) -> Cow<'a, [Tensor]> {
         match &self.rows {
-            Some(rows) => Cow::Owned(self.inputs.iter().map(|input| tensor::rows(input, rows.clone())).collect()),
+            Some(rows) => Cow::Owned(
+                self.inputs
+                    .iter()
+                    .map(|input| tensor::rows(input, rows.clone()))
+                    .collect(),
+            ),
             None => Cow::Borrowed(self.inputs),
         }
     }

@@ -97,8 +97,8 @@ pub(crate) fn from_engine(name: &str, tensor: &Tensor) -> Result<oip::Tensor, St
 
 /// Copies elements for an answer.
 pub(crate) fn from_bytes(name: &str, datum: DatumType, shape: &[usize], bytes: &[u8]) -> Result<oip::Tensor, String> {
-    let datatype =
-        datatype_of(datum).ok_or_else(|| format!("output `{name}` has the type {datum:?}, which answers cannot carry"))?;
+    let datatype = datatype_of(datum)
+        .ok_or_else(|| format!("output `{name}` has the type {datum:?}, which answers cannot carry"))?;
     Ok(oip::Tensor {
         name: name.to_owned(),
         datatype,

@@ -149,7 +149,10 @@ pub fn exchange_axes<T: Copy>(x: &[T], [outer, p, q, inner]: [usize; 4], y: &mut
         return;
     }
     for (x, y) in x.chunks_exact(image).zip(y.chunks_exact_mut(image)) {
-        for (first_p, first_q) in (0..p).step_by(SIDE).flat_map(|a| (0..q).step_by(SIDE).map(move |b| (a, b))) {
+        for (first_p, first_q) in (0..p)
+            .step_by(SIDE)
+            .flat_map(|a| (0..q).step_by(SIDE).map(move |b| (a, b)))
+        {
             for at_q in first_q..q.min(first_q + SIDE) {
                 for at_p in first_p..p.min(first_p + SIDE) {
                     let (from, to) = ((at_p * q + at_q) * inner, (at_q * p + at_p) * inner);

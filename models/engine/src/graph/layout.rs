@@ -35,7 +35,10 @@ impl Layout {
         let shapes: Vec<TVec<usize>> = program.shapes.iter().map(sized).collect::<TractResult<_>>()?;
         for (value, given) in program.inputs.iter().zip(call.given()) {
             let shape = &shapes[program.values[*value].shape];
-            ensure!(given.shape().eq(shape.iter().copied()), "an input of another shape than {shape:?}");
+            ensure!(
+                given.shape().eq(shape.iter().copied()),
+                "an input of another shape than {shape:?}"
+            );
         }
         let mut layout = Self {
             symbols,
@@ -114,7 +117,12 @@ impl Free {
         // An empty tensor has a place too, so that it counts as placed.
         let room = bytes.max(1).next_multiple_of(ALIGN);
         let holds = |gap: &(usize, &Range<usize>)| gap.1.len() >= room;
-        let smallest = self.gaps.iter().enumerate().filter(holds).min_by_key(|(_, gap)| gap.len());
+        let smallest = self
+            .gaps
+            .iter()
+            .enumerate()
+            .filter(holds)
+            .min_by_key(|(_, gap)| gap.len());
         let start = match smallest.map(|(at, _)| at) {
             Some(at) => {
                 let start = self.gaps[at].start;
@@ -159,7 +167,9 @@ mod tests {
         let (mut free, mut used, mut state) = (Free::default(), Vec::<Range<usize>>::new(), 7_usize);
         let mut most = 0;
         for _ in 0..10_000 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let random = state >> 33;
             if random.is_multiple_of(2) && !used.is_empty() {
                 free.end(used.swap_remove(random / 2 % used.len()));

@@ -11,8 +11,8 @@ use proto::manifest::{Dim, TensorSpec};
 use proto::oip;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{
-    Datum, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, IntoTValue, Symbol, SymbolValues, TDim, TVec,
-    TractResult, TypedModel, TypedRunnableModel,
+    Datum, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, IntoTValue, Symbol, SymbolValues, TDim,
+    TVec, TractResult, TypedModel, TypedRunnableModel,
 };
 use tract_onnx::tract_core::internal::bail;
 
@@ -83,7 +83,9 @@ impl Ready {
     /// Runs it in tract's own executor.
     pub(super) fn run_in_tract(&self, io: &Described, call: &Call<'_>) -> Result<Vec<oip::Tensor>, RunError> {
         let engine = |detail: String| RunError::Engine { detail };
-        let given = call.given().map(|given| tensor::to_engine(given).map(IntoTValue::into_tvalue));
+        let given = call
+            .given()
+            .map(|given| tensor::to_engine(given).map(IntoTValue::into_tvalue));
         let given: TVec<_> = given.collect::<Result<_, _>>().map_err(engine)?;
         let results = told(|| self.plan.run(given)).map_err(engine)?;
         let named = io.outputs.iter().zip(results);
@@ -188,12 +190,7 @@ impl AnyPlan {
     }
 
     /// The largest tensor of a run in bytes, where the free axis `axis` of an input has `sized(axis, its size)` elements.
-    fn largest(
-        &self,
-        specs: &[TensorSpec],
-        call: &Call<'_>,
-        sized: impl Fn(usize, usize) -> usize,
-    ) -> Option<u64> {
+    fn largest(&self, specs: &[TensorSpec], call: &Call<'_>, sized: impl Fn(usize, usize) -> usize) -> Option<u64> {
         let axes = |(spec, given): (&TensorSpec, Given<'_>)| {
             let axes = spec.shape.iter().zip(given.shape()).enumerate();
             let free = axes.filter(|(_, (dim, _))| matches!(dim, Dim::Named(_)));

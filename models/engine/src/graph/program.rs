@@ -92,7 +92,12 @@ impl Program {
                 _ => None,
             }));
         }
-        let facts = || order.iter().flat_map(|id| &model.node(*id).outputs).map(|outlet| &outlet.fact);
+        let facts = || {
+            order
+                .iter()
+                .flat_map(|id| &model.node(*id).outputs)
+                .map(|outlet| &outlet.fact)
+        };
         let told = |size: &TDim| size.symbols().iter().all(|symbol| known.contains(symbol));
         if !facts().all(|fact| fact.shape.iter().all(told)) {
             return Ok(None);
@@ -108,7 +113,9 @@ impl Program {
 }
 
 fn is_view(op: &dyn TypedOp) -> bool {
-    let axis = op.downcast_ref::<AxisOp>().is_some_and(|op| !matches!(op, AxisOp::Move(..)));
+    let axis = op
+        .downcast_ref::<AxisOp>()
+        .is_some_and(|op| !matches!(op, AxisOp::Move(..)));
     axis || op.downcast_ref::<IntoShape>().is_some()
 }
 
@@ -118,7 +125,11 @@ const COPIED_MAX: usize = 64 << 10;
 /// What each node could do.
 fn works(model: &TypedModel, order: &[usize]) -> TractResult<BTreeMap<usize, Work>> {
     let mut works = BTreeMap::new();
-    for node in order.iter().map(|id| model.node(*id)).filter(|node| !node.op_is::<TypedSource>()) {
+    for node in order
+        .iter()
+        .map(|id| model.node(*id))
+        .filter(|node| !node.op_is::<TypedSource>())
+    {
         let exotic = node.outputs.iter().any(|outlet| outlet.fact.exotic_fact.is_some());
         let work = if exotic {
             Work::Tract
@@ -167,7 +178,8 @@ impl<'a> Builder<'a> {
 
     fn built(mut self, order: &[usize], mut works: BTreeMap<usize, Work>) -> TractResult<Program> {
         let takers = |input: &OutletId| self.model.node(input.node).outputs[input.slot].successors.iter();
-        let by_tract = |input: &OutletId| takers(input).any(|taker| matches!(works.get(&taker.node), Some(Work::Tract)));
+        let by_tract =
+            |input: &OutletId| takers(input).any(|taker| matches!(works.get(&taker.node), Some(Work::Tract)));
         let loose: Vec<bool> = self.model.input_outlets()?.iter().map(by_tract).collect();
         for (input, loose) in self.model.input_outlets()?.iter().zip(loose) {
             let held = if loose { self.new_loose() } else { self.new_place(0) };
@@ -234,7 +246,11 @@ impl<'a> Builder<'a> {
 
     fn step(&mut self, node: &TypedNode, work: Work) -> TractResult<()> {
         let step = self.program.steps.len();
-        let inputs = node.inputs.iter().map(|input| self.found(*input)).collect::<TractResult<Vec<_>>>()?;
+        let inputs = node
+            .inputs
+            .iter()
+            .map(|input| self.found(*input))
+            .collect::<TractResult<Vec<_>>>()?;
         inputs.iter().for_each(|value| self.needed(*value, step));
         let placed = |value: usize| matches!(self.program.values[value].held, Held::Placed(_));
         let work = match work {
@@ -282,7 +298,12 @@ impl<'a> Builder<'a> {
             let Some(changed) = op.changes().and_then(|input| step.inputs.get(input)).copied() else {
                 continue;
             };
-            let alone = step.inputs.iter().filter(|input| self.place(**input) == self.place(changed)).count() == 1;
+            let alone = step
+                .inputs
+                .iter()
+                .filter(|input| self.place(**input) == self.place(changed))
+                .count()
+                == 1;
             let (from, to) = (self.place(changed), self.place(step.outputs[0]));
             match (from, to) {
                 (Some(from), Some(to)) if alone && self.last[from] == at => {

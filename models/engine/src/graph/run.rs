@@ -224,7 +224,9 @@ impl Run<'_> {
                 Held::Constant(constant) => TValue::from_const(Arc::clone(constant)),
                 // The last who takes it may change it.
                 Held::Loose(loose) if step.dropped.contains(loose) && once(step, *value) => {
-                    self.loose[*loose].take().context("a tensor that is not there any more")?
+                    self.loose[*loose]
+                        .take()
+                        .context("a tensor that is not there any more")?
                 }
                 Held::Loose(loose) => there(&self.loose, *loose)?.clone(),
                 Held::Placed(place) => {
@@ -296,5 +298,30 @@ impl Drop for Sessions<'_> {
             let op = &self.0.plan.model().node(step.node).op;
             op.drop_session(EvalContext::out_of_plan().session, step.node);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_gives_back_what_runs_of_late_did_not_need() {
+        let mut memory = Memory::default();
+        let run = |memory: &mut Memory, bytes: usize| {
+            assert_eq!(memory.room(bytes).len(), bytes);
+            assert!(memory.room(bytes).as_ptr().addr().is_multiple_of(ALIGN));
+            memory.end_run();
+            memory.bytes.len()
+        };
+        assert!(run(&mut memory, 1 << 20) >= 1 << 20);
+        for _ in 0..2 * RUNS_PER_SHRINK {
+            run(&mut memory, 1000);
+        }
+        assert!((1..1 << 16).contains(&run(&mut memory, 1000)));
+        assert_eq!(run(&mut memory, RUN_MEMORY_KEPT_MAX + 1), 0);
+        // Runs of one size keep their memory.
+        let held = run(&mut memory, 5000);
+        assert!((0..2 * RUNS_PER_SHRINK).all(|_| run(&mut memory, 5000) == held));
     }
 }

@@ -6,8 +6,8 @@ use crate::tensor::of_f32s;
 use crate::testing::{floats, info, int64s, model, model_proto, node, ramp, with_int, with_ints};
 use tract_onnx::pb::tensor_proto::DataType as OnnxType;
 
-mod dump;
 mod same_bits;
+mod zoo;
 
 /// Every run of every test of this package comes here: what our executor answers is what tract's does, bit for bit.
 pub(super) fn agrees_with_tract(
@@ -133,6 +133,8 @@ fn an_index_outside_a_table_is_an_error_and_not_the_end_of_the_process() {
     assert_eq!(floats(&graph.run(&[ids(1)]).unwrap()[0]), ramp(8)[2..4]);
     for id in [4, i64::MAX, i64::MIN, -5] {
         assert!(matches!(graph.run(&[ids(id)]), Err(RunError::Engine { .. })), "{id}");
+        // A run that failed or panicked leaves nothing behind.
+        assert_eq!(floats(&graph.run(&[ids(2)]).unwrap()[0]), ramp(8)[4..6]);
     }
 }
 
@@ -238,7 +240,12 @@ fn convolutions_run_as_one_where_nothing_sees_what_lies_between_and_answer_the_s
         let inputs = onnx::describe_model(&model).unwrap().inputs;
         let parsed = crate::ops::with_weights(weights, || plan::parse(&model, &inputs)).unwrap();
         let plan = plan::for_shapes(&parsed, &inputs, &shapes).unwrap();
-        let names = plan.plan.model().nodes().iter().map(|node| node.op().name().to_string());
+        let names = plan
+            .plan
+            .model()
+            .nodes()
+            .iter()
+            .map(|node| node.op().name().to_string());
         names.filter(|name| name != "Source").collect::<Vec<_>>()
     };
     let (stem, whole) = (convolutions(&["d"]), convolutions(&["y"]));

@@ -88,7 +88,8 @@ impl Engine for Session {
 
     /// Runs on the thread that calls.
     fn run(&self, io: &Described, call: &Call<'_>) -> Result<Vec<Tensor>, RunError> {
-        self.answer(io, &call.tensors()).map_err(|detail| RunError::Engine { detail })
+        self.answer(io, &call.tensors())
+            .map_err(|detail| RunError::Engine { detail })
     }
 }
 

@@ -149,7 +149,12 @@ struct Added<'a> {
 impl<'a> Added<'a> {
     /// Axes of size 1 serve all, but the last one is made as long as there are keys, in `widened`.
     fn of(mask: &Input<'a>, scores: [usize; 4], widened: &'a mut Vec<f32>) -> TractResult<Self> {
-        let fits = mask.shape.len() == 4 && mask.shape.iter().zip(scores).all(|(have, want)| *have == want || *have == 1);
+        let fits = mask.shape.len() == 4
+            && mask
+                .shape
+                .iter()
+                .zip(scores)
+                .all(|(have, want)| *have == want || *have == 1);
         ensure!(fits, "scores to add of shape {:?} for {scores:?}", mask.shape);
         let &[batch, heads, queries, last] = mask.shape else {
             bail!("scores to add of shape {:?}", mask.shape);

@@ -35,7 +35,9 @@ impl Dense {
         let Some([inputs, outputs]) = matrix(&op.axes, x.rank(), constant.shape()) else {
             return Ok(None);
         };
-        let mut order: Vec<usize> = (0..constant.rank()).filter(|axis| ![inputs, outputs].contains(axis)).collect();
+        let mut order: Vec<usize> = (0..constant.rank())
+            .filter(|axis| ![inputs, outputs].contains(axis))
+            .collect();
         order.extend([inputs, outputs]);
         let inputs = constant.shape()[inputs];
         let weights = constant.as_ref().clone().permute_axes(&order)?;
@@ -86,10 +88,19 @@ impl Write for Dense {
         let ([x], [y]) = (inputs, outputs) else {
             bail!("one input and one result");
         };
-        ensure!(x.shape.last() == Some(&self.inputs), "rows of {:?} for {} inputs", x.shape, self.inputs);
+        ensure!(
+            x.shape.last() == Some(&self.inputs),
+            "rows of {:?} for {} inputs",
+            x.shape,
+            self.inputs
+        );
         let (x, y) = (x.elements::<f32>()?, y.elements::<f32>()?);
         let rows = x.len() / self.inputs;
-        ensure!(y.len() == rows * (self.weights.len() / self.inputs), "{rows} rows become {}", y.len());
+        ensure!(
+            y.len() == rows * (self.weights.len() / self.inputs),
+            "{rows} rows become {}",
+            y.len()
+        );
         kernels::multiply_rows(Isa::best(), x, &self.weights, self.inputs, y);
         Ok(())
     }

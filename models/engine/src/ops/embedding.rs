@@ -98,7 +98,12 @@ impl Write for Embedding {
         };
         let (rows, width) = (self.0.rows(), self.0.width());
         let (ids, out) = (ids.elements::<i64>()?, out.elements::<f32>()?);
-        ensure!(out.len() / width == ids.len(), "{} ids for {} numbers", ids.len(), out.len());
+        ensure!(
+            out.len() / width == ids.len(),
+            "{} ids for {} numbers",
+            ids.len(),
+            out.len()
+        );
         CODES.with_borrow_mut(|held| {
             for (id, out) in ids.iter().zip(out.chunks_exact_mut(width)) {
                 // The standard counts negative indices from the end.

@@ -107,7 +107,12 @@ impl Write for Packed {
             x.shape
         );
         let (x, y) = (x.elements::<f32>()?, y.elements::<f32>()?);
-        ensure!(y.len() / narrow == x.len() / wide, "{} elements become {}", x.len(), y.len());
+        ensure!(
+            y.len() / narrow == x.len() / wide,
+            "{} elements become {}",
+            x.len(),
+            y.len()
+        );
         ROWS.with_borrow_mut(|rows| {
             rows.quantize(self.isa, x, wide);
             self.layer.run(self.isa, rows, y);

@@ -42,7 +42,7 @@ pub(crate) fn writes(model: &TypedModel, node: &TypedNode) -> TractResult<Option
         return Ok(None);
     }
     fn same<O: Write + TypedOp + Clone>(node: &TypedNode) -> Option<Box<dyn Write>> {
-        node.op_as::<O>().map(|op| Box::new(op.clone()) as Box<dyn Write>)
+        node.op_as::<O>().map(|op| write::boxed(op.clone()))
     }
     let ours = same::<chain::Convolve>(node)
         .or_else(|| same::<linear::Packed>(node))

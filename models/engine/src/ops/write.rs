@@ -29,10 +29,7 @@ pub(crate) struct Output<'a> {
 impl<'a> Input<'a> {
     /// All of a tensor.
     pub(crate) fn of(tensor: &'a Tensor) -> TractResult<Self> {
-        ensure!(
-            tensor.is_plain_ram(),
-            "a packed tensor where its elements are needed"
-        );
+        ensure!(tensor.is_plain_ram(), "a packed tensor where its elements are needed");
         Ok(Self {
             shape: tensor.shape(),
             bytes: tensor.as_bytes(),
@@ -67,6 +64,11 @@ pub(crate) trait Write: Debug + Send + Sync {
     fn write(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> TractResult<()>;
 }
 
+/// One of them, of any kind.
+pub(super) fn boxed<O: Write + 'static>(op: O) -> Box<dyn Write> {
+    Box::new(op)
+}
+
 /// Does the same with tensors of tract's.
 pub(super) fn evaluated<O: Write + TypedOp>(op: &O, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
     let facts: Vec<TypedFact> = inputs
@@ -98,7 +100,10 @@ pub(super) fn evaluated<O: Write + TypedOp>(op: &O, mut inputs: TVec<TValue>) ->
         results.push(result);
     }
     {
-        let given: TVec<Input<'_>> = inputs.iter().map(|input| Input::of(input)).collect::<TractResult<_>>()?;
+        let given: TVec<Input<'_>> = inputs
+            .iter()
+            .map(|input| Input::of(input))
+            .collect::<TractResult<_>>()?;
         let shapes: TVec<TVec<usize>> = results.iter().map(|result| result.shape().into()).collect();
         let mut written: TVec<Output<'_>> = results
             .iter_mut()

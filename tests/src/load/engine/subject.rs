@@ -53,7 +53,9 @@ impl Subject {
 
     /// A file of no recipe, called as it is called; its inputs are made up.
     pub(super) fn of_file(file: &Path) -> Result<Self> {
-        let name = file.file_stem().with_context(|| format!("{} names no file", file.display()))?;
+        let name = file
+            .file_stem()
+            .with_context(|| format!("{} names no file", file.display()))?;
         Ok(Self {
             name: name.to_string_lossy().into_owned(),
             file: file.to_owned(),

@@ -7,7 +7,7 @@ use tract_onnx::tract_core::ops::logic::CompEq;
 use tract_onnx::tract_core::ops::math::{Add, Max, Min, Mul, Sub, SubF};
 use tract_onnx::tract_core::tract_linalg::multithread::BShare;
 
-use super::super::write::{INPUTS_MAX, Input, Output, Write};
+use super::super::write::{INPUTS_MAX, Input, Output, Write, boxed};
 use super::floats;
 
 pub(super) fn of(node: &TypedNode, inputs: &[&TypedFact], output: &TypedFact) -> Option<Box<dyn Write>> {
@@ -47,7 +47,7 @@ pub(super) fn of(node: &TypedNode, inputs: &[&TypedFact], output: &TypedFact) ->
         } else {
             (1, Step::of((binop, Some(BShare::Lockstep)), a, output)?.swapped())
         };
-        return whole.then(|| Box::new(Spread { spread, step }) as Box<dyn Write>);
+        return whole.then(|| boxed(Spread { spread, step }));
     };
     let steps = vec![step];
     Some(Box::new(Combined { changed, steps }))
@@ -111,7 +111,10 @@ fn parts(b: &TypedFact, a: &TypedFact) -> Option<bool> {
     if axes().skip_while(|(b, _)| b.is_one()).all(|(b, a)| b == a) {
         return Some(false);
     }
-    axes().skip_while(|(b, a)| b == a).all(|(b, _)| b.is_one()).then_some(true)
+    axes()
+        .skip_while(|(b, a)| b == a)
+        .all(|(b, _)| b.is_one())
+        .then_some(true)
 }
 
 impl Write for Combined {
@@ -175,10 +178,16 @@ fn equal(op: &TypedBinOp, inputs: &[&TypedFact], output: &TypedFact) -> Option<B
     let [a, b] = inputs else { return None };
     let (last, rank) = (output.shape.last()?, output.rank());
     // One number against each of a row.
-    let one = whole(a) && a.rank() == rank && a.shape.iter().zip(output.shape.iter()).take(rank - 1).all(|(a, y)| a == y);
+    let one = whole(a)
+        && a.rank() == rank
+        && a.shape
+            .iter()
+            .zip(output.shape.iter())
+            .take(rank - 1)
+            .all(|(a, y)| a == y);
     let row = whole(b) && b.shape.volume() == *last && b.shape.last() == Some(last);
     let fits = op.1.is_none() && output.datum_type == bool::datum_type() && one && row && a.shape.last()?.is_one();
-    fits.then(|| Box::new(Equal) as Box<dyn Write>)
+    fits.then(|| boxed(Equal))
 }
 
 /// Whether each number equals each of a row.
@@ -191,7 +200,13 @@ impl Write for Equal {
             bail!("two inputs and one result");
         };
         let (a, b) = (a.elements::<i32>()?, b.elements::<i32>()?);
-        ensure!(y.bytes.len() == a.len() * b.len(), "{} truths of {} and {}", y.bytes.len(), a.len(), b.len());
+        ensure!(
+            y.bytes.len() == a.len() * b.len(),
+            "{} truths of {} and {}",
+            y.bytes.len(),
+            a.len(),
+            b.len()
+        );
         for (a, y) in a.iter().zip(y.bytes.chunks_exact_mut(b.len().max(1))) {
             y.iter_mut().zip(b).for_each(|(y, b)| *y = u8::from(a == b));
         }

@@ -5,16 +5,19 @@ use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::array::{Range, Slice, TypedConcat};
 use tract_onnx::tract_core::ops::nn::NearestUpsample;
 
-use super::super::write::{INPUTS_MAX, Input, Output, Write};
+use super::super::write::{INPUTS_MAX, Input, Output, Write, boxed};
 
 pub(super) fn of(node: &TypedNode, inputs: &[&TypedFact], output: &TypedFact) -> Option<Box<dyn Write>> {
     if node.op_is::<Range>() {
         let integer = |at: usize| inputs[at].konst.as_ref()?.cast_to_scalar::<i64>().ok();
         let i64s = output.datum_type == i64::datum_type();
         let (start, step) = (integer(0)?, integer(2)?);
-        return i64s.then(|| Box::new(Count { start, step }) as Box<dyn Write>);
+        return i64s.then(|| boxed(Count { start, step }));
     }
-    if !matches!(output.datum_type.size_of(), 1 | 4 | 8) || output.datum_type == TDim::datum_type() || !output.datum_type.is_copy() {
+    if !matches!(output.datum_type.size_of(), 1 | 4 | 8)
+        || output.datum_type == TDim::datum_type()
+        || !output.datum_type.is_copy()
+    {
         return None;
     }
     if let Some(AxisOp::Move(from, to)) = node.op_as::<AxisOp>() {
@@ -29,11 +32,13 @@ pub(super) fn of(node: &TypedNode, inputs: &[&TypedFact], output: &TypedFact) ->
         return Some(Box::new(Part { axis: op.axis, start }));
     }
     if let Some(op) = node.op_as::<TypedConcat>() {
-        return (inputs.len() <= INPUTS_MAX).then(|| Box::new(Joined { axis: op.axis }) as Box<dyn Write>);
+        return (inputs.len() <= INPUTS_MAX).then(|| boxed(Joined { axis: op.axis }));
     }
     let op = node.op_as::<NearestUpsample>()?;
-    let [1, 1, rows, columns] = op.scales[..] else { return None };
-    (output.datum_type == f32::datum_type()).then(|| Box::new(Enlarged { rows, columns }) as Box<dyn Write>)
+    let [1, 1, rows, columns] = op.scales[..] else {
+        return None;
+    };
+    (output.datum_type == f32::datum_type()).then(|| boxed(Enlarged { rows, columns }))
 }
 
 /// `start, start + step, ..`, as many as there is room for.
@@ -69,7 +74,11 @@ impl Write for Moved {
             bail!("one input and one result");
         };
         let (low, high) = (self.from.min(self.to), self.from.max(self.to));
-        ensure!(high < x.shape.len() && x.bytes.len() == y.bytes.len(), "{:?} has no axis {high}", x.shape);
+        ensure!(
+            high < x.shape.len() && x.bytes.len() == y.bytes.len(),
+            "{:?} has no axis {high}",
+            x.shape
+        );
         let size = |axes: &[usize]| axes.iter().product::<usize>();
         let (outer, inner) = (size(&x.shape[..low]), size(&x.shape[high + 1..]));
         let shape = if self.from < self.to {
@@ -174,7 +183,9 @@ impl Write for Enlarged {
             for (x, pixels) in row.iter().zip(first.chunks_exact_mut(self.columns.max(1))) {
                 pixels.fill(*x);
             }
-            others.chunks_exact_mut(wide).for_each(|other| other.copy_from_slice(first));
+            others
+                .chunks_exact_mut(wide)
+                .for_each(|other| other.copy_from_slice(first));
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use tract_onnx::tract_core::ops::nn::{Reduce, Reducer};
 use tract_onnx::tract_core::tract_linalg::reduce::Reduce as Kernel;
 use tract_onnx::tract_core::tract_linalg::routines::Func;
 
-use super::super::write::{Input, Output, Write};
+use super::super::write::{Input, Output, Write, boxed};
 use super::floats;
 
 thread_local! {
@@ -38,7 +38,11 @@ pub(super) fn of(node: &TypedNode, inputs: &[&TypedFact], output: &TypedFact) ->
             let alone = op.axes.len() == 1 && last + 1 == rank;
             How::Sum {
                 squares: op.reducer == Reducer::MeanOfSquares,
-                rows: if alone { Some(Func::ReduceSum.reduce_f32().ok()?) } else { None },
+                rows: if alone {
+                    Some(Func::ReduceSum.reduce_f32().ok()?)
+                } else {
+                    None
+                },
             }
         }
         Reducer::Max => How::Max(Func::ReduceMax.reduce_f32().ok()?),
@@ -97,7 +101,10 @@ impl Write for Reduced {
     }
 }
 
-#[allow(clippy::as_conversions, reason = "as tract counts; a tensor of more than 2^24 elements is counted roughly there too")]
+#[allow(
+    clippy::as_conversions,
+    reason = "as tract counts; a tensor of more than 2^24 elements is counted roughly there too"
+)]
 fn count(elements: usize) -> f32 {
     elements as f32
 }
@@ -105,7 +112,9 @@ fn count(elements: usize) -> f32 {
 fn sum(rows: Option<&dyn Kernel<f32>>, x: &[f32], [reduced, inner]: [usize; 2], y: &mut [f32]) -> TractResult<()> {
     if inner > 1 {
         let images = x.chunks_exact(reduced * inner);
-        images.zip(y.chunks_exact_mut(inner)).for_each(|(x, y)| sum_rows(Isa::best(), x, y));
+        images
+            .zip(y.chunks_exact_mut(inner))
+            .for_each(|(x, y)| sum_rows(Isa::best(), x, y));
         return Ok(());
     }
     for (x, y) in x.chunks_exact(reduced).zip(y) {
@@ -140,7 +149,9 @@ fn max(kernel: &dyn Kernel<f32>, x: &[f32], [reduced, inner]: [usize; 2], y: &mu
     for (x, y) in x.chunks_exact(reduced * inner).zip(y.chunks_exact_mut(inner)) {
         y.fill(f32::MIN);
         for row in x.chunks_exact(inner) {
-            y.iter_mut().zip(row).for_each(|(y, x)| *y = if *y > *x { *y } else { *x });
+            y.iter_mut()
+                .zip(row)
+                .for_each(|(y, x)| *y = if *y > *x { *y } else { *x });
         }
     }
     Ok(())
@@ -155,10 +166,10 @@ fn whole_image(op: &OptSumPool, input: &TypedFact, output: &TypedFact) -> Option
     let ones = output.shape.iter().skip(2).all(|size| size.is_one());
     (first && whole && ones).then(|| {
         let pixels = sides.iter().product();
-        Box::new(WholeImage {
+        boxed(WholeImage {
             pixels,
             mean: op.normalize,
-        }) as Box<dyn Write>
+        })
     })
 }
 
@@ -175,7 +186,12 @@ impl Write for WholeImage {
             bail!("one input and one result");
         };
         let (x, y) = (x.elements::<f32>()?, y.elements::<f32>()?);
-        ensure!(self.pixels > 0 && x.len() == y.len() * self.pixels, "{} elements become {}", x.len(), y.len());
+        ensure!(
+            self.pixels > 0 && x.len() == y.len() * self.pixels,
+            "{} elements become {}",
+            x.len(),
+            y.len()
+        );
         let by = if self.mean { count(self.pixels).recip() } else { 1.0 };
         for (plane, y) in x.chunks_exact(self.pixels).zip(y) {
             let sum: f32 = plane.iter().copied().sum();
