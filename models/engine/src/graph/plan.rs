@@ -69,7 +69,7 @@ impl Ready {
         let engine = |detail: String| RunError::Engine { detail };
         if let Some(program) = &self.program {
             // Where sizes contradict each other tract says which.
-            let layout = layout.get_or_init(|| Layout::of(program, call).ok());
+            let layout = layout.get_or_init(|| told(|| Layout::of(program, call)).ok());
             if let Some(layout) = layout {
                 let answer = told(|| super::run::run(program, layout, io, call)).map_err(engine);
                 #[cfg(test)]
