@@ -58,8 +58,8 @@ fn row(spec: &TensorSpec) -> Tensor {
 fn asked(file: &[u8]) -> (usize, usize) {
     let graph = graph(file);
     let call: Vec<Tensor> = graph.inputs().iter().map(row).collect();
+    graph.run(&call).unwrap();
     let mut answer = graph.run(&call).unwrap();
-    answer = graph.run(&call).unwrap();
     let again = counting::asked(|| answer = graph.run(&call).unwrap());
     let mut copy = Vec::new();
     let alone = counting::asked(|| copy = answer.clone());
