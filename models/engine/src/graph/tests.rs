@@ -206,6 +206,20 @@ fn weights_stored_as_int8_are_expanded_per_channel() {
     assert_eq!(values::floats(&graph.initializer[0]).unwrap(), [0.5, 2.0, 1.5, -10.0]);
 }
 
+#[test]
+fn shares_of_an_axis_in_the_middle_are_those_of_the_last_axis_turned() {
+    let nodes = vec![with_int(node("Softmax", &["x"], "y"), "axis", 1)];
+    let graph = graph(&model(&[("x", &[-1, 5, 7])], &[("y", &[-1, 5, 7])], nodes, vec![]));
+    let answer = floats(&graph.run(&[of_f32s("x", vec![2, 5, 7], &ramp(70))]).unwrap()[0]);
+    for (image, column) in (0..2).flat_map(|image| (0..7).map(move |column| (image, column))) {
+        let shares: f32 = (0..5).map(|row| answer[image * 35 + row * 7 + column]).sum();
+        assert!((shares - 1.0).abs() < 1e-5, "{shares}");
+        let x = |row: usize| ramp(70)[image * 35 + row * 7 + column];
+        let (first, second) = (answer[image * 35 + column], answer[image * 35 + 7 + column]);
+        assert!((first / second / (x(0) - x(1)).exp() - 1.0).abs() < 1e-4);
+    }
+}
+
 /// `[N, 3, 9, 8]`, a stem of 3 x 3 windows, channels apart, channels of a pixel, a sum with what the stem gave; every tensor that
 /// `asked` names is an output.
 fn convolutions(asked: &[&str]) -> Vec<u8> {

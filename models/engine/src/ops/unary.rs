@@ -35,6 +35,11 @@ pub(crate) fn vectorise(model: &mut TypedModel) -> TractResult<()> {
         model.node_mut(id).op = Box::new(fast);
     }
     for id in 0..model.nodes().len() {
+        if let Some(patch) = shares_of_any_axis(model, &model.nodes()[id])? {
+            patch.apply(model)?;
+        }
+    }
+    for id in 0..model.nodes().len() {
         let node = &model.nodes()[id];
         let patch = match LayerNorm::with_sum(model, node)? {
             None => Dense::of(model, node)?,
@@ -45,6 +50,29 @@ pub(crate) fn vectorise(model: &mut TypedModel) -> TractResult<()> {
         }
     }
     Ok(())
+}
+
+/// Where `node` makes shares along another axis than the last: the change that moves the axis there and back, which costs far less
+/// than shares whose elements lie apart.
+fn shares_of_any_axis(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+    let fact = &node.outputs[0].fact;
+    let Some(op) = node.op_as::<Softmax>().filter(|op| op.kind == SoftmaxKind::Softmax) else {
+        return Ok(None);
+    };
+    let (&[axis], true) = (op.axes.as_slice(), fact.datum_type == f32::datum_type()) else {
+        return Ok(None);
+    };
+    let last = fact.rank() - 1;
+    if axis == last {
+        return Ok(None);
+    }
+    let mut patch = TypedModelPatch::default();
+    let mut wire: TVec<OutletId> = tvec![patch.tap_model(model, node.inputs[0])?];
+    wire = patch.wire_node(format!("{}.turned", node.name), AxisOp::Move(axis, last), &wire)?;
+    wire = patch.wire_node(format!("{}.shares", node.name), Fast::Softmax, &wire)?;
+    wire = patch.wire_node(format!("{}.back", node.name), AxisOp::Move(last, axis), &wire)?;
+    patch.shunt_outside(model, node.id.into(), wire[0])?;
+    Ok(Some(patch))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
