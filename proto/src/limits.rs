@@ -119,6 +119,12 @@ pub const TREE_TARGETS_MAX: usize = 1 << 16;
 pub const RUN_ROWS_MAX: usize = 32;
 /// Rows of one call of a model.
 pub const CALL_ROWS_MAX: usize = 4096;
+/// Memory that an engine thread keeps between runs, bytes; what a larger run took is given back after it.
+pub const RUN_MEMORY_KEPT_MAX: usize = 64 << 20;
+/// After so many runs an engine thread gives memory back that none of them needed.
+pub const RUNS_PER_SHRINK: u32 = 64;
+/// Choices of sizes that one loaded model remembers how to lay out, a few kilobytes each: texts have as many lengths, in runs of some rows.
+pub const LAYOUTS_MAX: usize = 256;
 /// Execution plans that one loaded model keeps.
 pub const PLANS_MAX: usize = 8;
 /// Calls of devices that never returned and whose models are gone: each holds a thread until the process ends.

@@ -10,15 +10,18 @@ use proto::manifest::{Dim, TensorSpec};
 use proto::oip;
 use tract_onnx::pb::ModelProto;
 
-use crate::engine::Engine;
+use crate::engine::{Call, Engine};
 use crate::onnx::Described;
 use crate::onnxruntime::{Library, Provider, Session};
 use crate::pack::Prepared;
 use crate::{LoadError, RunError, onnx, preflight, tensor};
 
+mod layout;
 mod plan;
-mod tract;
-use tract::PlanPerShape;
+mod program;
+mod run;
+mod shapes;
+use shapes::PlanPerShape;
 
 /// A loaded graph. Shared by threads; each call makes its own scratch state.
 pub struct Graph {
@@ -109,18 +112,19 @@ impl Graph {
         let rows = inputs.first().and_then(|t| t.shape.first()).copied().unwrap_or(0);
         let one = |spec: &TensorSpec| spec.shape.first() == Some(&Dim::Fixed(1));
         let single = self.inputs().iter().all(one);
+        let whole = Call::whole(inputs);
         let run_rows = if self.batched {
-            self.engine.rows_worth_joining(&self.io, inputs)
+            self.engine.rows_worth_joining(&self.io, &whole)
         } else {
             1
         };
         if !(self.batched || single) || rows <= run_rows || inputs.iter().any(|t| t.shape.first() != Some(&rows)) {
-            return self.engine.run(&self.io, inputs);
+            return self.engine.run(&self.io, &whole);
         }
         let mut parts: Vec<Vec<oip::Tensor>> = vec![Vec::new(); self.outputs().len()];
         for start in (0..rows).step_by(run_rows) {
             let end = rows.min(start + run_rows);
-            let cut: Vec<_> = inputs.iter().map(|t| tensor::rows(t, start..end)).collect();
+            let cut = Call::rows(inputs, start..end);
             for (output, part) in self.engine.run(&self.io, &cut)?.into_iter().zip(&mut parts) {
                 let (given, made) = (end - start, output.shape.first());
                 if made != Some(&given) {

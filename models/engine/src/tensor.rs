@@ -6,6 +6,8 @@ use proto::manifest::DataType;
 use proto::oip;
 use tract_onnx::prelude::{DatumType, Tensor};
 
+use crate::engine::Given;
+
 #[cfg(target_endian = "big")]
 compile_error!("request tensors are little-endian and are handed to the engine as they are");
 
@@ -52,63 +54,75 @@ pub(crate) fn elements(shape: &[usize]) -> Option<usize> {
 }
 
 /// Copies a request's tensor for the engine. The caller has checked type and length.
-pub(crate) fn to_engine(tensor: &oip::Tensor) -> Result<Tensor, String> {
+pub(crate) fn to_engine(given: Given<'_>) -> Result<Tensor, String> {
+    let tensor = given.tensor;
     let datum = datum_of(tensor.datatype)
         .ok_or_else(|| format!("`{}` holds byte strings, which no graph takes", tensor.name))?;
-    let mut out = Tensor::zero_dt(datum, &tensor.shape).map_err(|e| e.to_string())?;
-    let bytes = out.as_bytes_mut();
-    if bytes.len() != tensor.data.len() {
-        return Err(format!(
-            "`{}` holds {} bytes, its shape needs {}",
-            tensor.name,
-            tensor.data.len(),
-            bytes.len()
-        ));
-    }
-    if datum == DatumType::Bool {
-        // A `bool` other than 0 or 1 is undefined behaviour, so every other value is made true.
-        bytes
-            .iter_mut()
-            .zip(&tensor.data)
-            .for_each(|(to, from)| *to = u8::from(*from != 0));
-    } else {
-        bytes.copy_from_slice(&tensor.data);
-    }
+    let shape: Vec<usize> = given.shape().collect();
+    let mut out = Tensor::zero_dt(datum, &shape).map_err(|e| e.to_string())?;
+    copy_to_engine(given, out.as_bytes_mut())?;
     Ok(out)
 }
 
-/// Copies the engine's tensor for an answer.
-pub(crate) fn from_engine(name: &str, tensor: Tensor) -> Result<oip::Tensor, String> {
-    let datatype = datatype_of(tensor.datum_type()).ok_or_else(|| {
-        format!(
-            "output `{name}` has the type {:?}, which answers cannot carry",
-            tensor.datum_type()
-        )
-    })?;
-    let shape = tensor.shape().to_vec();
-    let plain = if tensor.datum_type() == DatumType::TDim {
-        tensor.cast_to::<i64>().map_err(|e| e.to_string())?.into_owned()
+/// Copies its elements to where the engine has room for them.
+pub(crate) fn copy_to_engine(given: Given<'_>, to: &mut [u8]) -> Result<(), String> {
+    let Given { tensor, data, .. } = given;
+    if to.len() != data.len() {
+        return Err(format!(
+            "`{}` holds {} bytes, its shape needs {}",
+            tensor.name,
+            data.len(),
+            to.len()
+        ));
+    }
+    if tensor.datatype == DataType::Bool {
+        // A `bool` other than 0 or 1 is undefined behaviour, so every other value is made true.
+        to.iter_mut()
+            .zip(data)
+            .for_each(|(to, from)| *to = u8::from(*from != 0));
     } else {
-        tensor
-    };
+        to.copy_from_slice(data);
+    }
+    Ok(())
+}
+
+/// Copies the engine's tensor for an answer.
+pub(crate) fn from_engine(name: &str, tensor: &Tensor) -> Result<oip::Tensor, String> {
+    if tensor.datum_type() == DatumType::TDim {
+        let plain = tensor.cast_to::<i64>().map_err(|e| e.to_string())?;
+        return from_bytes(name, DatumType::I64, tensor.shape(), plain.as_bytes());
+    }
+    from_bytes(name, tensor.datum_type(), tensor.shape(), tensor.as_bytes())
+}
+
+/// Copies elements for an answer.
+pub(crate) fn from_bytes(name: &str, datum: DatumType, shape: &[usize], bytes: &[u8]) -> Result<oip::Tensor, String> {
+    let datatype = datatype_of(datum)
+        .ok_or_else(|| format!("output `{name}` has the type {datum:?}, which answers cannot carry"))?;
     Ok(oip::Tensor {
         name: name.to_owned(),
         datatype,
-        shape,
-        data: plain.as_bytes().to_vec(),
+        shape: shape.to_vec(),
+        data: bytes.to_vec(),
     })
+}
+
+/// Where some rows of a tensor of numbers lie.
+pub(crate) fn bytes_of_rows<'a>(tensor: &'a oip::Tensor, range: &Range<usize>) -> &'a [u8] {
+    let row_bytes = tensor.data.len() / tensor.shape[0].max(1);
+    &tensor.data[range.start * row_bytes..range.end * row_bytes]
 }
 
 /// Some rows of a tensor of numbers.
 pub(crate) fn rows(tensor: &oip::Tensor, range: Range<usize>) -> oip::Tensor {
-    let row_bytes = tensor.data.len() / tensor.shape[0].max(1);
+    let data = bytes_of_rows(tensor, &range).to_vec();
     let mut shape = tensor.shape.clone();
     shape[0] = range.len();
     oip::Tensor {
         name: tensor.name.clone(),
         datatype: tensor.datatype,
         shape,
-        data: tensor.data[range.start * row_bytes..range.end * row_bytes].to_vec(),
+        data,
     }
 }
 

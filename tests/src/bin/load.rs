@@ -27,6 +27,9 @@ struct Args {
     /// A model of the engine suite; again for further ones. All where none is named.
     #[arg(long, value_name = "NAME")]
     model: Vec<String>,
+    /// An ONNX file that the engine suite measures, its int8 form beside it; again for further ones.
+    #[arg(long, value_name = "FILE")]
+    file: Vec<PathBuf>,
     /// Rows of a call in the engine suite.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32])]
     rows: Vec<usize>,
@@ -66,6 +69,7 @@ async fn main() -> anyhow::Result<()> {
     let figures = match args.suite {
         Suite::Engine => engine::run(&engine::Choice {
             models: args.model,
+            files: args.file,
             rows: args.rows,
             rounds: args.rounds,
             foreign: args.foreign,

@@ -1,4 +1,4 @@
-//! The engine beside ONNX Runtime: every zoo model and two of tables, f32 and int8, round by round in turn.
+//! The engine beside ONNX Runtime: every zoo model and two of tables, or files of one's own, f32 and int8, round by round in turn.
 //!
 //! The rival is the `onnxruntime` wheel in a Python of its own, in three forms: f32, its dynamic int8 (`ort-int8`) and its
 //! static int8 (`ort-static`), calibrated on the very rows that are measured. `ort-best` is the fastest of its forms whose
@@ -25,7 +25,7 @@ mod rival;
 mod rows;
 mod subject;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use fleet::zoo;
@@ -43,8 +43,10 @@ const SUITE: &str = "engine";
 /// What the suite measures.
 #[derive(Clone, Debug)]
 pub struct Choice {
-    /// Names of models; all where empty.
+    /// Names of models; all where nothing else is chosen.
     pub models: Vec<String>,
+    /// ONNX files that are no models of the zoo: what licences keep out of it can be measured all the same.
+    pub files: Vec<PathBuf>,
     /// Rows of a call.
     pub rows: Vec<usize>,
     /// Each form is measured so often, in turn.
@@ -63,13 +65,22 @@ pub fn run(choice: &Choice) -> Result<Vec<Figure>> {
         "a call has one row at least; --rows 1,8,32 is usual"
     );
     let cache = zoo::fetch::cache_folder()?;
-    let names = subject::chosen(&choice.models)?;
+    let names = if choice.files.is_empty() || !choice.models.is_empty() {
+        subject::chosen(&choice.models)?
+    } else {
+        Vec::new()
+    };
     let scratch = tempfile::tempdir()?;
     let mut rival = Rival::start(&cache.join("engine-rival"), scratch.path())?;
     let mut figures = Vec::new();
     for name in names {
         let subject = Subject::find(&name, &rival)?;
         figures.extend(measured(&subject, &mut rival, choice, scratch.path()).with_context(|| name)?);
+    }
+    for file in &choice.files {
+        let subject = Subject::of_file(file)?;
+        let found = measured(&subject, &mut rival, choice, scratch.path());
+        figures.extend(found.with_context(|| file.display().to_string())?);
     }
     Ok(figures)
 }

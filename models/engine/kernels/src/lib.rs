@@ -20,6 +20,7 @@ mod linear;
 mod lines;
 mod memory;
 mod outer;
+mod plain;
 mod pool;
 mod rounding;
 mod rows;
@@ -37,6 +38,9 @@ pub use depthwise::Depthwise;
 pub use isa::Isa;
 pub use linear::{Linear, ShapeError};
 pub use memory::give_back;
+pub use plain::{
+    Combine, combine_parts, combine_rows, exchange_axes, floats_of_i32, floats_of_i64, multiply_rows, square, sum_rows,
+};
 pub use pool::MaxPool;
 pub use rounding::{Moments, Rounding};
 pub use rows::QuantizedRows;

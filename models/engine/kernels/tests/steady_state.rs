@@ -1,7 +1,5 @@
 //! Once a call has been made, calls like it allocate nothing: all they need is in the scratch that they are given.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Arc;
 
 use kernels::{
@@ -9,34 +7,15 @@ use kernels::{
     MaxPool, Order, QuantizedRows, Stage, Window,
 };
 
-/// The system's allocator, and how often this thread asked it: what runs the tests has a thread of its own.
-struct Counting;
-thread_local! {
-    static ASKED: Cell<usize> = const { Cell::new(0) };
-}
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-// SAFETY: every call is the system's, whose promises these are.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ASKED.set(ASKED.get() + 1);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
+mod counting;
 
 /// How often memory is asked for by the second and third of three calls.
 fn asked_again(mut call: impl FnMut()) -> usize {
     call();
-    let before = ASKED.get();
-    call();
-    call();
-    ASKED.get() - before
+    counting::asked(|| {
+        call();
+        call();
+    })
 }
 
 fn linear(inputs: usize, outputs: usize) -> Arc<Linear> {

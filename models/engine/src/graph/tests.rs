@@ -7,6 +7,21 @@ use crate::testing::{floats, info, int64s, model, model_proto, node, ramp, with_
 use tract_onnx::pb::tensor_proto::DataType as OnnxType;
 
 mod same_bits;
+mod zoo;
+
+/// Every run of every test of this package comes here: what our executor answers is what tract's does, bit for bit.
+pub(super) fn agrees_with_tract(
+    ready: &plan::Ready,
+    io: &Described,
+    call: &Call<'_>,
+    ours: &Result<Vec<oip::Tensor>, RunError>,
+) {
+    match (ours, ready.run_in_tract(io, call)) {
+        (Ok(ours), Ok(tracts)) => assert!(*ours == tracts, "{ours:?} and from tract {tracts:?}"),
+        (Err(_), Err(_)) => {}
+        (ours, tracts) => panic!("{ours:?} and from tract {tracts:?}"),
+    }
+}
 
 fn graph(file: &[u8]) -> Graph {
     Graph::new(onnx::decode(file).unwrap()).unwrap()
@@ -118,6 +133,8 @@ fn an_index_outside_a_table_is_an_error_and_not_the_end_of_the_process() {
     assert_eq!(floats(&graph.run(&[ids(1)]).unwrap()[0]), ramp(8)[2..4]);
     for id in [4, i64::MAX, i64::MIN, -5] {
         assert!(matches!(graph.run(&[ids(id)]), Err(RunError::Engine { .. })), "{id}");
+        // A run that failed or panicked leaves nothing behind.
+        assert_eq!(floats(&graph.run(&[ids(2)]).unwrap()[0]), ramp(8)[4..6]);
     }
 }
 
@@ -189,6 +206,20 @@ fn weights_stored_as_int8_are_expanded_per_channel() {
     assert_eq!(values::floats(&graph.initializer[0]).unwrap(), [0.5, 2.0, 1.5, -10.0]);
 }
 
+#[test]
+fn shares_of_an_axis_in_the_middle_are_those_of_the_last_axis_turned() {
+    let nodes = vec![with_int(node("Softmax", &["x"], "y"), "axis", 1)];
+    let graph = graph(&model(&[("x", &[-1, 5, 7])], &[("y", &[-1, 5, 7])], nodes, vec![]));
+    let answer = floats(&graph.run(&[of_f32s("x", vec![2, 5, 7], &ramp(70))]).unwrap()[0]);
+    for (image, column) in (0..2).flat_map(|image| (0..7).map(move |column| (image, column))) {
+        let shares: f32 = (0..5).map(|row| answer[image * 35 + row * 7 + column]).sum();
+        assert!((shares - 1.0).abs() < 1e-5, "{shares}");
+        let x = |row: usize| ramp(70)[image * 35 + row * 7 + column];
+        let (first, second) = (answer[image * 35 + column], answer[image * 35 + 7 + column]);
+        assert!((first / second / (x(0) - x(1)).exp() - 1.0).abs() < 1e-4);
+    }
+}
+
 /// `[N, 3, 9, 8]`, a stem of 3 x 3 windows, channels apart, channels of a pixel, a sum with what the stem gave; every tensor that
 /// `asked` names is an output.
 fn convolutions(asked: &[&str]) -> Vec<u8> {
@@ -223,7 +254,12 @@ fn convolutions_run_as_one_where_nothing_sees_what_lies_between_and_answer_the_s
         let inputs = onnx::describe_model(&model).unwrap().inputs;
         let parsed = crate::ops::with_weights(weights, || plan::parse(&model, &inputs)).unwrap();
         let plan = plan::for_shapes(&parsed, &inputs, &shapes).unwrap();
-        let names = plan.model().nodes().iter().map(|node| node.op().name().to_string());
+        let names = plan
+            .plan
+            .model()
+            .nodes()
+            .iter()
+            .map(|node| node.op().name().to_string());
         names.filter(|name| name != "Source").collect::<Vec<_>>()
     };
     let (stem, whole) = (convolutions(&["d"]), convolutions(&["y"]));

@@ -4,7 +4,7 @@ use proto::oip::Tensor;
 
 use super::{Library, Provider, RuntimeError};
 use crate::RunError;
-use crate::engine::Engine;
+use crate::engine::{Call, Engine};
 use crate::onnx::Described;
 
 pub(crate) enum Session {}
@@ -19,10 +19,10 @@ impl Engine for Session {
     fn any_shape(&self) -> bool {
         match *self {}
     }
-    fn rows_worth_joining(&self, _: &Described, _: &[Tensor]) -> usize {
+    fn rows_worth_joining(&self, _: &Described, _: &Call<'_>) -> usize {
         match *self {}
     }
-    fn run(&self, _: &Described, _: &[Tensor]) -> Result<Vec<Tensor>, RunError> {
+    fn run(&self, _: &Described, _: &Call<'_>) -> Result<Vec<Tensor>, RunError> {
         match *self {}
     }
 }

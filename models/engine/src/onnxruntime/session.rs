@@ -17,7 +17,7 @@ use proto::oip::Tensor;
 
 use super::{Library, Provider, RuntimeError, tensors};
 use crate::RunError;
-use crate::engine::Engine;
+use crate::engine::{Call, Engine};
 use crate::onnx::Described;
 
 /// The library of this process, once one was loaded, and its environment.
@@ -82,13 +82,14 @@ impl Engine for Session {
         true
     }
 
-    fn rows_worth_joining(&self, _: &Described, _: &[Tensor]) -> usize {
+    fn rows_worth_joining(&self, _: &Described, _: &Call<'_>) -> usize {
         RUN_ROWS_MAX
     }
 
     /// Runs on the thread that calls.
-    fn run(&self, io: &Described, inputs: &[Tensor]) -> Result<Vec<Tensor>, RunError> {
-        self.answer(io, inputs).map_err(|detail| RunError::Engine { detail })
+    fn run(&self, io: &Described, call: &Call<'_>) -> Result<Vec<Tensor>, RunError> {
+        self.answer(io, &call.tensors())
+            .map_err(|detail| RunError::Engine { detail })
     }
 }
 

@@ -9,11 +9,12 @@ use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_hir::infer::{check_input_arity, check_output_arity};
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
+use super::write::{self, Input, Output, Write};
 use crate::onnx::SCALE;
 
 thread_local! {
-    /// Scores of the call that runs on this thread; as large as the largest so far.
-    static SCRATCH: RefCell<AttentionScratch> = RefCell::default();
+    /// Scores of the call that runs on this thread, and scores to add that were widened; as large as the largest so far.
+    static SCRATCH: RefCell<(AttentionScratch, Vec<f32>)> = RefCell::default();
 }
 
 pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
@@ -28,7 +29,7 @@ pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Bo
 /// Takes queries, keys and values of `[batch, token, head, element]` and scores to add that broadcast to
 /// `[batch, head, query, key]`; gives what queries are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Heads {
+pub(super) struct Heads {
     scale_bits: u32,
     masked: bool,
 }
@@ -77,23 +78,35 @@ impl EvalOp for Heads {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let [q, k, v] = [0, 1, 2].map(|at: usize| &inputs[at]);
-        let &[batch, queries, heads, width] = q.shape() else {
-            bail!("queries of shape {:?}", q.shape());
+        write::evaluated(self, inputs)
+    }
+}
+
+impl Write for Heads {
+    fn write(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> TractResult<()> {
+        let ([q, k, v, mask @ ..], [y]) = (inputs, outputs) else {
+            bail!("queries, keys, values and one result");
         };
-        let keys = k.shape().get(1).copied().unwrap_or(0);
+        let &[batch, queries, heads, width] = q.shape else {
+            bail!("queries of shape {:?}", q.shape);
+        };
+        let keys = k.shape.get(1).copied().unwrap_or(0);
         let asked = [batch, keys, heads, width];
         ensure!(
-            k.shape() == asked && v.shape() == asked,
+            *k.shape == asked && *v.shape == asked && y.shape == q.shape,
             "keys {:?} and values {:?}",
-            k.shape(),
-            v.shape()
+            k.shape,
+            v.shape
         );
-        let scores = [batch, heads, queries, keys];
-        let mask = inputs.get(3).map(|mask| last_axis_whole(mask, &scores)).transpose()?;
-        let mut y = Tensor::zero::<f32>(q.shape())?;
-        if q.len() == 0 || keys == 0 {
-            return Ok(tvec![y.into_tvalue()]);
+        let (q, k, v, y) = (
+            q.elements::<f32>()?,
+            k.elements::<f32>()?,
+            v.elements::<f32>()?,
+            y.elements::<f32>()?,
+        );
+        if q.is_empty() || keys == 0 {
+            y.fill(0.0);
+            return Ok(());
         }
         let shape = AttentionShape {
             queries,
@@ -101,20 +114,15 @@ impl EvalOp for Heads {
             heads,
             width,
         };
-        let (q, k, v) = (q.try_as_plain_ram()?, k.try_as_plain_ram()?, v.try_as_plain_ram()?);
-        let (q, k, v) = (q.as_slice::<f32>()?, k.as_slice::<f32>()?, v.as_slice::<f32>()?);
         let (asking, asked) = (queries * heads * width, keys * heads * width);
-        let added = mask.as_deref().map(Added::of).transpose()?;
-        let mut plain = y.try_as_plain_ram_mut()?;
         let parts = q
             .chunks_exact(asking)
             .zip(k.chunks_exact(asked))
             .zip(v.chunks_exact(asked));
-        SCRATCH.with_borrow_mut(|scratch| -> TractResult<()> {
-            for (row, (((q, k), v), y)) in parts
-                .zip(plain.as_slice_mut::<f32>()?.chunks_exact_mut(asking))
-                .enumerate()
-            {
+        SCRATCH.with_borrow_mut(|(scratch, widened)| {
+            let scores = [batch, heads, queries, keys];
+            let added = mask.first().map(|mask| Added::of(mask, scores, widened)).transpose()?;
+            for (row, (((q, k), v), y)) in parts.zip(y.chunks_exact_mut(asking)).enumerate() {
                 let mask = added.as_ref().map(|added| added.of_row(row));
                 let scale = f32::from_bits(self.scale_bits);
                 Attention {
@@ -128,26 +136,8 @@ impl EvalOp for Heads {
                 .run(Isa::best(), scratch, y);
             }
             Ok(())
-        })?;
-        Ok(tvec![y.into_tvalue()])
+        })
     }
-}
-
-/// Makes the last axis as long as there are keys; the other axes stay 1 where one row serves all.
-fn last_axis_whole(mask: &TValue, scores: &[usize; 4]) -> TractResult<TValue> {
-    let fits = mask.rank() == 4
-        && mask
-            .shape()
-            .iter()
-            .zip(scores)
-            .all(|(have, want)| have == want || *have == 1);
-    ensure!(fits, "scores to add of shape {:?} for {scores:?}", mask.shape());
-    if mask.shape()[3] == scores[3] {
-        return Ok(mask.clone());
-    }
-    let mut shape: TVec<usize> = mask.shape().into();
-    shape[3] = scores[3];
-    Ok(mask.broadcast_to_shape(&shape)?.into_tvalue())
 }
 
 /// Scores to add, and how far it is from one to the next; 0 where they are shared.
@@ -157,13 +147,28 @@ struct Added<'a> {
 }
 
 impl<'a> Added<'a> {
-    fn of(mask: &'a Tensor) -> TractResult<Self> {
-        let &[batch, heads, queries, keys] = mask.shape() else {
-            bail!("scores to add of shape {:?}", mask.shape());
+    /// Axes of size 1 serve all, but the last one is made as long as there are keys, in `widened`.
+    fn of(mask: &Input<'a>, scores: [usize; 4], widened: &'a mut Vec<f32>) -> TractResult<Self> {
+        let fits = mask.shape.len() == 4
+            && mask
+                .shape
+                .iter()
+                .zip(scores)
+                .all(|(have, want)| *have == want || *have == 1);
+        ensure!(fits, "scores to add of shape {:?} for {scores:?}", mask.shape);
+        let &[batch, heads, queries, last] = mask.shape else {
+            bail!("scores to add of shape {:?}", mask.shape);
         };
+        let keys = scores[3];
+        let mut values = mask.elements::<f32>()?;
+        if last != keys {
+            widened.clear();
+            widened.extend(values.iter().flat_map(|value| std::iter::repeat_n(*value, keys)));
+            values = widened;
+        }
         let step = |size: usize, inner: usize| if size == 1 { 0 } else { inner };
         Ok(Self {
-            values: mask.try_as_plain_ram()?.as_slice::<f32>()?,
+            values,
             steps: [
                 step(batch, heads * queries * keys),
                 step(heads, queries * keys),

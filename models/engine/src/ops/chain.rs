@@ -10,6 +10,7 @@ use tract_onnx::tract_core::ops::math::{Add, Max};
 use tract_onnx::tract_core::ops::source::TypedSource;
 
 use super::slide::places;
+use super::write::{self, Input, Output, Write};
 
 thread_local! {
     /// Lines and codes of the chain that runs on this thread; as large as the largest so far.
@@ -74,32 +75,38 @@ impl EvalOp for Convolve {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let mut inputs = inputs.into_iter();
-        let x = inputs.next().context("no image")?;
+        write::evaluated(self, inputs)
+    }
+}
+
+impl Write for Convolve {
+    /// Sums are made where what they are added to lies.
+    fn changes(&self) -> Option<usize> {
+        self.chain.adds().map(|_| 1)
+    }
+
+    fn write(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> TractResult<()> {
+        let ([x, ..], [y]) = (inputs, outputs) else {
+            bail!("an image and one result");
+        };
         let [channels, outputs] = self.chain.channels();
-        let [images, image @ ..] = <&[usize; 4]>::try_from(x.shape())?;
+        let [images, image @ ..] = <&[usize; 4]>::try_from(x.shape)?;
         let [height, width, given] = self.sides(image);
         let size = [height, width];
         let whole = given == channels && height > 0 && width > 0;
         let places = self.chain.places(size).filter(|_| whole);
-        let [rows, columns] = places.with_context(|| format!("{:?} is too small for its windows", x.shape()))?;
+        let [rows, columns] = places.with_context(|| format!("{:?} is too small for its windows", x.shape))?;
         let shape = [*images, rows, columns, outputs];
-        let mut y = match inputs.next() {
-            None => Tensor::zero::<f32>(&shape)?,
-            Some(other) => other.into_tensor(),
-        };
-        ensure!(*y.shape() == shape, "{:?} is added to {shape:?}", y.shape());
-        let plain = x.try_as_plain_ram()?;
-        let mut made = y.try_as_plain_ram_mut()?;
+        ensure!(*y.shape == shape, "{shape:?} is written to {:?}", y.shape);
         let (from, to) = (height * width * channels, rows * columns * outputs);
-        let images = plain.as_slice::<f32>()?.chunks_exact(from.max(1));
+        let images = x.elements::<f32>()?.chunks_exact(from.max(1));
+        let made = y.elements::<f32>()?.chunks_exact_mut(to.max(1));
         SCRATCH.with_borrow_mut(|scratch| {
-            for (image, y) in images.zip(made.as_slice_mut::<f32>()?.chunks_exact_mut(to.max(1))) {
+            for (image, y) in images.zip(made) {
                 self.chain.run(self.isa, (image, self.takes), size, scratch, y);
             }
-            TractResult::Ok(())
-        })?;
-        Ok(tvec![y.into_tvalue()])
+        });
+        Ok(())
     }
 }
 

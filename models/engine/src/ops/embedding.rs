@@ -1,5 +1,6 @@
 //! Rows of a table of 8-bit codes, each with its scale: only the rows that are asked for become FP32.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use tract_onnx::model::ParsingContext;
@@ -9,7 +10,13 @@ use tract_onnx::tract_hir::infer::{IntoExp, check_input_arity, check_output_arit
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
 use super::Told;
+use super::write::{self, Input, Output, Write};
 use crate::pack::{Table, Weights};
+
+thread_local! {
+    /// Codes of a row that was read from a file.
+    static CODES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     match super::weights(node)? {
@@ -57,7 +64,7 @@ impl Expansion for Parsed {
 
 /// An embedding that is ready to run.
 #[derive(Clone, Debug)]
-struct Embedding(Arc<Table>);
+pub(super) struct Embedding(Arc<Table>);
 
 impl PartialEq for Embedding {
     fn eq(&self, other: &Self) -> bool {
@@ -80,29 +87,40 @@ impl EvalOp for Embedding {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let ids = super::only(inputs)?;
+        write::evaluated(self, inputs)
+    }
+}
+
+impl Write for Embedding {
+    fn write(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> TractResult<()> {
+        let ([ids], [out]) = (inputs, outputs) else {
+            bail!("one input and one result");
+        };
         let (rows, width) = (self.0.rows(), self.0.width());
-        let mut shape: TVec<usize> = ids.shape().into();
-        shape.push(width);
-        let mut out = Tensor::zero::<f32>(&shape)?;
-        let ids = ids.try_as_plain_ram()?.as_slice::<i64>()?;
-        let mut held = Vec::new();
-        let mut plain = out.try_as_plain_ram_mut()?;
-        for (id, out) in ids.iter().zip(plain.as_slice_mut::<f32>()?.chunks_exact_mut(width)) {
-            // The standard counts negative indices from the end.
-            let signed = if *id < 0 {
-                id.saturating_add(i64::try_from(rows)?)
-            } else {
-                *id
-            };
-            let found = match usize::try_from(signed) {
-                Ok(row) => self.0.read(row, &mut held, out),
-                Err(_) => Ok(false),
-            };
-            let found = found.map_err(|why| Told(format!("a row of the table cannot be read: {}", why.kind())))?;
-            ensure!(found, Told(format!("an id is not among the {rows} rows of the table")));
-        }
-        Ok(tvec![out.into_tvalue()])
+        let (ids, out) = (ids.elements::<i64>()?, out.elements::<f32>()?);
+        ensure!(
+            out.len() / width == ids.len(),
+            "{} ids for {} numbers",
+            ids.len(),
+            out.len()
+        );
+        CODES.with_borrow_mut(|held| {
+            for (id, out) in ids.iter().zip(out.chunks_exact_mut(width)) {
+                // The standard counts negative indices from the end.
+                let signed = if *id < 0 {
+                    id.saturating_add(i64::try_from(rows)?)
+                } else {
+                    *id
+                };
+                let found = match usize::try_from(signed) {
+                    Ok(row) => self.0.read(row, held, out),
+                    Err(_) => Ok(false),
+                };
+                let found = found.map_err(|why| Told(format!("a row of the table cannot be read: {}", why.kind())))?;
+                ensure!(found, Told(format!("an id is not among the {rows} rows of the table")));
+            }
+            Ok(())
+        })
     }
 }
 

@@ -11,6 +11,8 @@ use tract_onnx::tract_core::ops::math::Add;
 use tract_onnx::tract_hir::infer::{check_input_arity, check_output_arity};
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
+use super::write::{self, Input, Output, Write};
+
 pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let epsilon = node
         .attribute
@@ -128,16 +130,26 @@ impl EvalOp for LayerNorm {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let mut inputs = inputs.into_iter();
-        let mut x = inputs.next().context("nothing to normalise")?.into_tensor();
-        ensure!(x.shape().last() == Some(&self.scale.len()), "rows of {:?}", x.shape());
+        write::evaluated(self, inputs)
+    }
+}
+
+impl Write for LayerNorm {
+    fn changes(&self) -> Option<usize> {
+        Some(0)
+    }
+
+    fn write(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> TractResult<()> {
+        let [x] = outputs else {
+            bail!("one result");
+        };
+        ensure!(x.shape.last() == Some(&self.scale.len()), "rows of {:?}", x.shape);
         let epsilon = f32::from_bits(self.epsilon_bits);
-        let mut plain = x.try_as_plain_ram_mut()?;
-        let values = plain.as_slice_mut::<f32>()?;
-        match inputs.next() {
+        let values = x.elements::<f32>()?;
+        match inputs.get(1) {
             None => kernels::normalize_rows(Isa::best(), values, &self.scale, &self.shift, epsilon),
             Some(other) => {
-                let other = other.try_as_plain_ram()?.as_slice::<f32>()?;
+                let other = other.elements::<f32>()?;
                 ensure!(
                     other.len() == values.len(),
                     "{} and {} elements",
@@ -147,7 +159,7 @@ impl EvalOp for LayerNorm {
                 kernels::add_and_normalize_rows(Isa::best(), values, other, &self.scale, &self.shift, epsilon);
             }
         }
-        Ok(tvec![x.into_tvalue()])
+        Ok(())
     }
 }
 

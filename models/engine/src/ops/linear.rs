@@ -10,6 +10,8 @@ use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_hir::infer::{check_input_arity, check_output_arity};
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
+use super::write::{self, Input, Output, Write};
+
 thread_local! {
     /// Coded rows of the layer that runs on this thread; as large as the largest so far.
     static ROWS: RefCell<QuantizedRows> = RefCell::default();
@@ -62,7 +64,7 @@ impl Expansion for Parsed {
 
 /// A layer that is ready to run.
 #[derive(Clone, Debug)]
-struct Packed {
+pub(super) struct Packed {
     layer: Arc<Linear>,
     isa: Isa,
 }
@@ -89,20 +91,33 @@ impl EvalOp for Packed {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let x = super::only(inputs)?;
-        let mut shape: TVec<usize> = x.shape().into();
-        let Some(last) = shape.last_mut().filter(|last| **last == self.layer.inputs()) else {
-            bail!("rows of {:?} for a layer of {} inputs", x.shape(), self.layer.inputs());
+        write::evaluated(self, inputs)
+    }
+}
+
+impl Write for Packed {
+    fn write(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> TractResult<()> {
+        let ([x], [y]) = (inputs, outputs) else {
+            bail!("one input and one result");
         };
-        *last = self.layer.outputs();
-        let mut y = Tensor::zero::<f32>(&shape)?;
-        ROWS.with_borrow_mut(|rows| -> TractResult<()> {
-            rows.quantize(self.isa, x.try_as_plain_ram()?.as_slice::<f32>()?, self.layer.inputs());
-            self.layer
-                .run(self.isa, rows, y.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
-            Ok(())
-        })?;
-        Ok(tvec![y.into_tvalue()])
+        let (wide, narrow) = (self.layer.inputs(), self.layer.outputs());
+        ensure!(
+            x.shape.last() == Some(&wide),
+            "rows of {:?} for a layer of {wide} inputs",
+            x.shape
+        );
+        let (x, y) = (x.elements::<f32>()?, y.elements::<f32>()?);
+        ensure!(
+            y.len() / narrow == x.len() / wide,
+            "{} elements become {}",
+            x.len(),
+            y.len()
+        );
+        ROWS.with_borrow_mut(|rows| {
+            rows.quantize(self.isa, x, wide);
+            self.layer.run(self.isa, rows, y);
+        });
+        Ok(())
     }
 }
 

@@ -7,13 +7,16 @@
 mod attention;
 mod chain;
 mod conv;
+mod dense;
 mod embedding;
 mod layer_norm;
 mod linear;
+mod plain;
 mod pool;
 mod slide;
 mod tables;
 mod unary;
+mod write;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -22,7 +25,7 @@ use kernels::Linear;
 use tract_onnx::Onnx;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::{
-    TValue, TVec, Tensor, TractErrorContext as _, TractResult, TypedModel, bail, format_err,
+    Tensor, TractErrorContext as _, TractResult, TypedModel, TypedNode, TypedOp, bail, format_err,
 };
 use tract_onnx::tract_hir::internal::OutletId;
 
@@ -31,6 +34,33 @@ use crate::pack::{WEIGHTS as WEIGHTS_ATTRIBUTE, Weights};
 
 pub(crate) use tables::{TABLES, judge};
 pub(crate) use unary::vectorise;
+pub(crate) use write::{INPUTS_MAX, Input, OUTPUTS_MAX, Output, Write};
+
+/// The form of an operator that writes its results where it is told, if there is one: ours, and the common ones of tract's.
+pub(crate) fn writes(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Box<dyn Write>>> {
+    if node.inputs.len() > INPUTS_MAX || node.outputs.len() > OUTPUTS_MAX {
+        return Ok(None);
+    }
+    fn same<O: Write + TypedOp + Clone>(node: &TypedNode) -> Option<Box<dyn Write>> {
+        node.op_as::<O>().map(|op| write::boxed(op.clone()))
+    }
+    let ours = same::<chain::Convolve>(node)
+        .or_else(|| same::<linear::Packed>(node))
+        .or_else(|| same::<dense::Dense>(node))
+        .or_else(|| same::<embedding::Embedding>(node))
+        .or_else(|| same::<attention::Heads>(node))
+        .or_else(|| same::<layer_norm::LayerNorm>(node))
+        .or_else(|| same::<unary::Fast>(node))
+        .or_else(|| same::<tables::Table>(node));
+    if ours.is_some() {
+        return Ok(ours);
+    }
+    let [output] = &*node.outputs else {
+        return Ok(None);
+    };
+    let inputs = model.node_input_facts(node.id)?;
+    Ok(plain::of(node, &inputs, &output.fact))
+}
 
 /// Lets the parser build the operators that a fused graph names.
 pub(crate) fn register(mut onnx: Onnx) -> Onnx {
@@ -85,12 +115,6 @@ fn linear_weights(node: &NodeProto) -> TractResult<Arc<Linear>> {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Told(String);
-
-/// The one input of an operator.
-fn only(inputs: TVec<TValue>) -> TractResult<TValue> {
-    let mut inputs = inputs.into_iter();
-    inputs.next().ok_or_else(|| format_err!("no input"))
-}
 
 /// The constant that an input must be.
 fn constant(model: &TypedModel, input: OutletId, what: &str) -> TractResult<Arc<Tensor>> {

@@ -9,6 +9,7 @@ use tract_onnx::tract_core::ops::cast::cast;
 use tract_onnx::tract_hir::infer::{check_input_arity, check_output_arity};
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
+use super::write::{self, Input, Output, Write};
 use crate::trees::{Attributes, LinearModel, Norm, Trees, TreesError, scale};
 
 /// The operators of this module, as files name them.
@@ -167,7 +168,7 @@ impl Expansion for Parsed {
 
 /// The operator as it runs.
 #[derive(Clone, Debug, PartialEq)]
-struct Table(Work);
+pub(super) struct Table(Work);
 
 impl Eq for Table {}
 
@@ -191,53 +192,67 @@ impl EvalOp for Table {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let input = super::only(inputs)?;
-        let width = input.shape().last().copied().unwrap_or(0);
+        write::evaluated(self, inputs)
+    }
+}
+
+impl Write for Table {
+    /// Scaled and normalised rows stay where they are.
+    fn changes(&self) -> Option<usize> {
+        self.0.columns().is_none().then_some(0)
+    }
+
+    fn write(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> TractResult<()> {
+        let shape = match (self.changes(), &*outputs) {
+            (Some(_), [changed, ..]) => changed.shape,
+            _ => inputs.first().context("no rows")?.shape,
+        };
+        let width = shape.last().copied().unwrap_or(0);
         ensure!(width > 0, "rows without columns");
         self.0.check(width)?;
         let Some(columns) = self.0.columns() else {
-            return self.change(input.into_tensor(), width);
+            return self.change(outputs, width);
         };
-        let rows = input.len() / width;
-        let mut scores = Tensor::zero::<f32>(&[rows, columns])?;
-        let mut labels = Tensor::zero::<i64>(&[if self.0.labels() { rows } else { 0 }])?;
-        {
-            let x = input.try_as_plain_ram()?;
-            let (mut scores, mut labels) = (scores.try_as_plain_ram_mut()?, labels.try_as_plain_ram_mut()?);
-            let (x, scores) = (x.as_slice::<f32>()?, scores.as_slice_mut::<f32>()?);
-            match &self.0 {
-                Work::Trees(trees) => trees.run(x, width, labels.as_slice_mut::<i64>()?, scores)?,
-                Work::Linear(model) => model.run(x, labels.as_slice_mut::<i64>()?, scores)?,
-                Work::Scale(_) | Work::Normalize(_) => {}
-            }
+        let x = inputs[0].elements::<f32>()?;
+        let mut none = [];
+        let (labels, scores) = match outputs {
+            [labels, scores] if self.0.labels() => (labels.elements::<i64>()?, scores.elements::<f32>()?),
+            [scores] if !self.0.labels() => (&mut none[..], scores.elements::<f32>()?),
+            _ => bail!("other results than labels and scores"),
+        };
+        let rows = x.len() / width;
+        ensure!(
+            scores.len() == rows * columns && (labels.len() == rows || !self.0.labels()),
+            "{} scores and {} labels of {rows} rows",
+            scores.len(),
+            labels.len()
+        );
+        match &self.0 {
+            Work::Trees(trees) => trees.run(x, width, labels, scores)?,
+            Work::Linear(model) => model.run(x, labels, scores)?,
+            Work::Scale(_) | Work::Normalize(_) => {}
         }
-        Ok(if self.0.labels() {
-            tvec![labels.into_tvalue(), scores.into_tvalue()]
-        } else {
-            tvec![scores.into_tvalue()]
-        })
+        Ok(())
     }
 }
 
 impl Table {
     /// Changes the values of rows in place.
-    fn change(&self, mut x: Tensor, width: usize) -> TractResult<TVec<TValue>> {
-        {
-            let mut plain = x.try_as_plain_ram_mut()?;
-            for row in plain.as_slice_mut::<f32>()?.chunks_exact_mut(width) {
-                match &self.0 {
-                    Work::Scale(pairs) => {
-                        let pairs = pairs.iter().cycle();
-                        row.iter_mut()
-                            .zip(pairs)
-                            .for_each(|(value, (offset, scale))| *value = (*value - offset) * scale);
-                    }
-                    Work::Normalize(norm) => norm.apply(row),
-                    Work::Trees(_) | Work::Linear(_) => {}
+    fn change(&self, outputs: &mut [Output<'_>], width: usize) -> TractResult<()> {
+        let rows = outputs.first_mut().context("no result")?.elements::<f32>()?;
+        for row in rows.chunks_exact_mut(width) {
+            match &self.0 {
+                Work::Scale(pairs) => {
+                    let pairs = pairs.iter().cycle();
+                    row.iter_mut()
+                        .zip(pairs)
+                        .for_each(|(value, (offset, scale))| *value = (*value - offset) * scale);
                 }
+                Work::Normalize(norm) => norm.apply(row),
+                Work::Trees(_) | Work::Linear(_) => {}
             }
         }
-        Ok(tvec![x.into_tvalue()])
+        Ok(())
     }
 }
 

@@ -7,9 +7,11 @@ use tract_onnx::tract_core::ops::nn::gelu_approximate::GeluApproximate;
 use tract_onnx::tract_core::ops::nn::gelu_exact::GeluExact;
 use tract_onnx::tract_core::ops::nn::{Softmax, SoftmaxKind};
 
+use super::dense::Dense;
 use super::layer_norm::LayerNorm;
+use super::write::{self, Input, Output, Write};
 
-/// Replaces them in a decluttered graph, and joins sums with the normalisation that follows.
+/// Replaces them and small layers in a decluttered graph, and joins sums with the normalisation that follows.
 pub(crate) fn vectorise(model: &mut TypedModel) -> TractResult<()> {
     for id in 0..model.nodes().len() {
         let node = &model.nodes()[id];
@@ -33,15 +35,48 @@ pub(crate) fn vectorise(model: &mut TypedModel) -> TractResult<()> {
         model.node_mut(id).op = Box::new(fast);
     }
     for id in 0..model.nodes().len() {
-        if let Some(patch) = LayerNorm::with_sum(model, &model.nodes()[id])? {
+        if let Some(patch) = shares_of_any_axis(model, &model.nodes()[id])? {
+            patch.apply(model)?;
+        }
+    }
+    for id in 0..model.nodes().len() {
+        let node = &model.nodes()[id];
+        let patch = match LayerNorm::with_sum(model, node)? {
+            None => Dense::of(model, node)?,
+            found => found,
+        };
+        if let Some(patch) = patch {
             patch.apply(model)?;
         }
     }
     Ok(())
 }
 
+/// Where `node` makes shares along another axis than the last: the change that moves the axis there and back, which costs far less
+/// than shares whose elements lie apart.
+fn shares_of_any_axis(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+    let fact = &node.outputs[0].fact;
+    let Some(op) = node.op_as::<Softmax>().filter(|op| op.kind == SoftmaxKind::Softmax) else {
+        return Ok(None);
+    };
+    let (&[axis], true) = (op.axes.as_slice(), fact.datum_type == f32::datum_type()) else {
+        return Ok(None);
+    };
+    let last = fact.rank() - 1;
+    if axis == last {
+        return Ok(None);
+    }
+    let mut patch = TypedModelPatch::default();
+    let mut wire: TVec<OutletId> = tvec![patch.tap_model(model, node.inputs[0])?];
+    wire = patch.wire_node(format!("{}.turned", node.name), AxisOp::Move(axis, last), &wire)?;
+    wire = patch.wire_node(format!("{}.shares", node.name), Fast::Softmax, &wire)?;
+    wire = patch.wire_node(format!("{}.back", node.name), AxisOp::Move(last, axis), &wire)?;
+    patch.shunt_outside(model, node.id.into(), wire[0])?;
+    Ok(Some(patch))
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Fast {
+pub(super) enum Fast {
     Gelu,
     GeluTanh,
     Softmax,
@@ -62,16 +97,27 @@ impl EvalOp for Fast {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let mut x = super::only(inputs)?.into_tensor();
-        let width = x.shape().last().copied().unwrap_or(1);
-        let mut plain = x.try_as_plain_ram_mut()?;
-        let values = plain.as_slice_mut::<f32>()?;
+        write::evaluated(self, inputs)
+    }
+}
+
+impl Write for Fast {
+    fn changes(&self) -> Option<usize> {
+        Some(0)
+    }
+
+    fn write(&self, _: &[Input<'_>], outputs: &mut [Output<'_>]) -> TractResult<()> {
+        let [x] = outputs else {
+            bail!("one result");
+        };
+        let width = x.shape.last().copied().unwrap_or(1);
+        let values = x.elements::<f32>()?;
         match self {
             Self::Gelu => kernels::gelu(Isa::best(), values),
             Self::GeluTanh => kernels::gelu_tanh(Isa::best(), values),
             Self::Softmax => kernels::softmax_rows(Isa::best(), values, width),
         }
-        Ok(tvec![x.into_tvalue()])
+        Ok(())
     }
 }
 

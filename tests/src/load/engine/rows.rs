@@ -119,7 +119,11 @@ pub(super) fn halves(call: &Call) -> (Call, Call) {
 fn made_up(spec: &TensorSpec, rows: usize) -> Result<Tensor> {
     let size = |(axis, dim): (usize, &Dim)| match dim {
         Dim::Fixed(size) => usize::try_from(*size),
-        Dim::Named(_) => Ok(if axis == 0 { rows } else { TOKENS }),
+        Dim::Named(_) => Ok(match axis {
+            0 => rows,
+            2.. if spec.shape.len() == 4 => PIXELS,
+            _ => TOKENS,
+        }),
     };
     let shape: Vec<usize> = spec.shape.iter().enumerate().map(size).collect::<Result<_, _>>()?;
     let count: usize = shape.iter().product();
@@ -180,6 +184,18 @@ mod tests {
         let wide = super::calls(&spec(), &[table(3)], 4).unwrap();
         assert_eq!(wide[0][0].data, [0, 1, 2, 3, 4, 5, 0, 1]);
         assert_eq!(shape(&spec(), &wide), "b4");
+    }
+
+    #[test]
+    fn pictures_of_any_size_are_made_up_as_large_as_golden_ones_are_repeated() {
+        let free = |name: &str| Dim::Named(name.to_owned());
+        let picture = TensorSpec {
+            datatype: DataType::Fp32,
+            shape: vec![free("rows"), Dim::Fixed(3), free("height"), free("width")],
+            ..spec()[0].clone()
+        };
+        let calls = calls(std::slice::from_ref(&picture), &[], 2).unwrap();
+        assert_eq!(calls[0][0].shape, [2, 3, PIXELS, PIXELS]);
     }
 
     #[test]

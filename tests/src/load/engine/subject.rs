@@ -1,6 +1,6 @@
 //! What is measured: the zoo's models, and models of tables that are trained once.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -49,6 +49,18 @@ impl Subject {
             Some((_, file)) => Self::table(name, file, rival),
             None => Self::of_the_zoo(name),
         }
+    }
+
+    /// A file of no recipe, called as it is called; its inputs are made up.
+    pub(super) fn of_file(file: &Path) -> Result<Self> {
+        let name = file
+            .file_stem()
+            .with_context(|| format!("{} names no file", file.display()))?;
+        Ok(Self {
+            name: name.to_string_lossy().into_owned(),
+            file: file.to_owned(),
+            samples: Vec::new(),
+        })
     }
 
     fn of_the_zoo(name: &str) -> Result<Self> {
