@@ -151,12 +151,7 @@ impl App {
             memory,
             instruments,
         };
-        let background = Background::start("background", BACKGROUND_THREADS, || yield_to_others(NICE_AHEAD))
-            .map_err(failed("start background threads"))?;
-        {
-            let _entered = background.enter();
-            sync::start(parts, &lifecycle)?;
-        }
+        let background = follow(parts, &lifecycle)?;
         start_jobs(jobs, sender, &service, &lifecycle, &draining);
         serve_ports(ports, tls, &lifecycle, service.clone())?;
         if let Some(plain) = plain {
@@ -213,6 +208,17 @@ async fn open_doors(ingress: &IngressConfig) -> Result<(Ports, Option<PlainListe
         Some(text) => Some(PlainListener::bind(text).await?),
     };
     Ok((ports, plain))
+}
+
+/// Starts river 2 behind the threads that answer requests.
+fn follow(parts: sync::Parts<'_>, lifecycle: &Lifecycle) -> Result<Background, BuildError> {
+    let started = Background::start("background", BACKGROUND_THREADS, || yield_to_others(NICE_AHEAD));
+    let background = started.map_err(failed("start background threads"))?;
+    {
+        let _entered = background.enter();
+        sync::start(parts, lifecycle)?;
+    }
+    Ok(background)
 }
 
 /// Jobs are no reason not to serve: where they cannot be opened, `Prefer: respond-async` means nothing.
