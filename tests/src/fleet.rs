@@ -27,10 +27,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// # Errors
 /// It cannot be run.
 pub async fn try_command(world: &World, home: &Path, args: &[&str]) -> Result<Output> {
-    let mut command = Command::new(world.program("fleet"));
-    command.args(args).env("FLEET_HOME", home);
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    command.output().await.context("run fleet")
+    run(Command::new(world.program("fleet")), home, args).await
+}
+
+async fn run(mut fleet: Command, home: &Path, args: &[&str]) -> Result<Output> {
+    fleet.args(args).env("FLEET_HOME", home);
+    fleet.stdin(Stdio::null()).kill_on_drop(true);
+    fleet.output().await.context("run fleet")
 }
 
 /// Runs `fleet` with `args` as the operator would; gives what it printed.
@@ -38,7 +41,20 @@ pub async fn try_command(world: &World, home: &Path, args: &[&str]) -> Result<Ou
 /// # Errors
 /// It ended with an error.
 pub async fn command(world: &World, args: &[&str]) -> Result<String> {
-    let output = try_command(world, &world.folders.home(), args).await?;
+    printed(try_command(world, &world.folders.home(), args).await?, args)
+}
+
+/// As [`command`], on what others leave of the cores: operators have machines of their own.
+///
+/// # Errors
+/// It ended with an error.
+pub async fn command_at_leisure(world: &World, args: &[&str]) -> Result<String> {
+    let mut idle = Command::new("chrt");
+    idle.args(["--idle", "0"]).arg(world.program("fleet"));
+    printed(run(idle, &world.folders.home(), args).await?, args)
+}
+
+fn printed(output: Output, args: &[&str]) -> Result<String> {
     let told = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "fleet {args:?}: {told}");
     Ok(String::from_utf8(output.stdout)?)

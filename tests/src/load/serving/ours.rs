@@ -14,7 +14,7 @@ use super::asked::Door;
 use super::connection::Connection;
 use super::process;
 use super::target::OK;
-use crate::fleet::{command, until};
+use crate::fleet::{command, command_at_leisure, until};
 
 /// The only node of its region.
 const NODE: &str = "eu-dub/n1";
@@ -80,7 +80,7 @@ impl Ours {
     /// It was refused.
     pub(super) async fn roll_out(&self, release: &str) -> Result<()> {
         eprintln!("·· rolling {release} out");
-        command(
+        command_at_leisure(
             &self.world,
             &["rollout", "start", release, "--waves", REGION, "--watch"],
         )
