@@ -74,6 +74,9 @@ fn main() {
                 place.display()
             );
         }
+        if took > SLOW {
+            eprintln!("  seed {seed}, {kind}: {took:?}");
+        }
         let entry = tally.entry(kind).or_default();
         entry.tried += 1;
         entry.slowest = entry.slowest.max(took);
@@ -106,6 +109,9 @@ fn main() {
     assert!(wrong.is_empty(), "{} of them:\n{}", wrong.len(), wrong.join("\n"));
     eprintln!("test every_spoilt_model_is_answered_or_refused ... ok");
 }
+
+/// Longer than any honest model of such a size takes: worth a look.
+const SLOW: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Kind {
