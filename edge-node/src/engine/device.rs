@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use engine::leisure::Starter;
 use proto::oip::Tensor;
 use runtime::clock;
 
@@ -51,6 +52,8 @@ pub struct Parts {
     pub bounds: Bounds,
     /// What is counted.
     pub metrics: DeviceMetrics,
+    /// Makes the thread that calls the device.
+    pub starter: Starter,
 }
 
 /// A model on a device, with its stand-in.
@@ -95,9 +98,10 @@ impl Backed {
             row_us: [device_us, stand_in_us],
             bounds,
             metrics,
+            starter,
         } = parts;
         let costs = u64::from(device_us);
-        let lane = Lane::start(name, load, question, costs, bounds, metrics.clone())?;
+        let lane = Lane::start(name, load, question, costs, bounds, metrics.clone(), &starter)?;
         lane.until_tried(clock::instant() + patience);
         Ok(Self {
             lane,

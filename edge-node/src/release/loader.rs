@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::child::{CheckJob, CheckLimits, run_check};
+use engine::leisure::Starter;
 use engine::onnxruntime::{Library, stand_in};
 use engine::{LoadedModel, PackageFiles, RunError};
 use proto::limits::FILE_BYTES_MAX;
@@ -27,6 +28,8 @@ pub struct EngineLoader {
     exe: PathBuf,
     onnxruntime: Option<Library>,
     device: DeviceMetrics,
+    /// Loading is at leisure; threads of devices, which answer requests, are not.
+    starter: Starter,
 }
 
 impl EngineLoader {
@@ -37,6 +40,7 @@ impl EngineLoader {
             exe,
             onnxruntime: None,
             device: DeviceMetrics::default(),
+            starter: Starter::default(),
         }
     }
     /// Counts in `device` what devices do.
@@ -98,6 +102,7 @@ impl EngineLoader {
             row_us: [variant.measured.row_us, by.measured.row_us],
             bounds: Bounds::default(),
             metrics: self.device.clone(),
+            starter: self.starter.clone(),
         };
         let patience = Duration::from_micros(u64::from(variant.measured.load_us)) * LOADING_FACTOR;
         let backed = Backed::start(parts, patience.max(LOADING_MIN));

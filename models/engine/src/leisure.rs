@@ -8,7 +8,8 @@
 //! A thread of Linux's idle class gives way at once, but beside busy cores it gets next to nothing, so nobody stays in it
 //! for long. A child process begins in the class of the thread that started it.
 
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::io;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::thread::{Builder, Scope};
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ pub const PATIENCE_AHEAD: Duration = Duration::from_secs(5);
 /// Of a thread that only waits.
 const STACK_BYTES: usize = 64 << 10;
 
-/// Does `work` on this thread in what the others leave; from `patience` on, and afterwards, with the niceness `nice`: beside a busy core 5
-/// has a quarter of one, 10 a tenth.
+/// Does `work` on this thread in what the others leave; from `patience` on with the niceness `nice`: beside a busy core 5 has a quarter of
+/// one, 10 a tenth. Afterwards the thread stays as it is then. Threads that `work` starts begin so and stay so: see [`Starter`].
 pub fn at_leisure<T>(nice: i32, patience: Duration, work: impl FnOnce() -> T) -> T {
     if !lets_back(nice) {
         yield_to_others(nice);
@@ -62,6 +63,51 @@ pub fn yield_to_others(nice: i32) {
     // On Linux this is the calling thread's own priority, and that of processes it starts: setpriority(2), fork(2). Where the system
     // refuses, the work is done all the same.
     let _ = rustix::process::setpriority_process(None, nice);
+}
+
+/// Starts threads that are as urgent as the one that made it, for work that may be at leisure: a thread begins in the class and with
+/// the niceness of whoever starts it, and one that answers requests may not have those of whoever loads.
+#[derive(Clone, Debug)]
+pub struct Starter(SyncSender<Start>);
+
+/// A thread that somebody waits for the start of.
+struct Start {
+    thread: Builder,
+    work: Box<dyn FnOnce() + Send>,
+    started: SyncSender<io::Result<()>>,
+}
+
+impl Default for Starter {
+    /// Makes one on this thread. It ends with its last clone.
+    fn default() -> Self {
+        let (send, asks) = sync_channel::<Start>(0);
+        let work = move || {
+            while let Ok(Start { thread, work, started }) = asks.recv() {
+                // Who asked waits; if not, the thread runs all the same.
+                let _ = started.send(thread.spawn(work).map(drop));
+            }
+        };
+        // Without a thread nobody listens, and asking says so.
+        let _ = Builder::new()
+            .name("starter".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(work);
+        Self(send)
+    }
+}
+
+impl Starter {
+    /// Starts `thread`, which does `work`.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(&self, thread: Builder, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let gone = || io::Error::other("no thread that starts threads");
+        let (started, answer) = sync_channel(1);
+        let work = Box::new(work);
+        self.0.send(Start { thread, work, started }).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())?
+    }
 }
 
 /// Whether a thread of this niceness that has entered the idle class may leave it: without privileges that is a matter of
@@ -124,6 +170,24 @@ mod tests {
         let told = std::thread::scope(|scope| scope.spawn(|| at_leisure(NICE, LONG, class)).join().unwrap());
         // 5 is SCHED_IDLE; kernels without scheduler statistics tell nothing.
         assert!(told.is_none_or(|class| class == if lets_back(NICE) { "5" } else { "0" }));
+    }
+
+    #[test]
+    fn a_thread_that_is_started_from_leisure_by_a_starter_is_as_urgent_as_who_made_that() {
+        let urgency = || (is(Normal::Idle), rustix::process::getpriority_process(None).unwrap());
+        let (own, starter) = (urgency(), Starter::default());
+        let (tell, told) = channel();
+        let at = std::thread::spawn(move || {
+            at_leisure(NICE, LONG, || {
+                let here = urgency();
+                starter
+                    .start(Builder::new(), move || tell.send(urgency()).unwrap())
+                    .unwrap();
+                here
+            })
+        });
+        assert_ne!(at.join().unwrap(), own);
+        assert_eq!(told.recv().unwrap(), own);
     }
 
     #[test]

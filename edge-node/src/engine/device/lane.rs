@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use engine::leisure::Starter;
 use proto::limits::DEVICE_CALLS_LOST_MAX;
 use proto::oip::Tensor;
 use runtime::clock;
@@ -111,6 +112,7 @@ impl Lane {
         row_us: u64,
         bounds: Bounds,
         metrics: DeviceMetrics,
+        starter: &Starter,
     ) -> std::io::Result<Arc<Self>> {
         let desk = Desk {
             work: Work::Idle,
@@ -143,10 +145,10 @@ impl Lane {
             return Ok(lane);
         }
         let working = Arc::clone(&lane);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("device".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || working.work(&load, &question))?;
+            .stack_size(STACK_BYTES);
+        starter.start(thread, move || working.work(&load, &question))?;
         Ok(lane)
     }
 

@@ -115,6 +115,7 @@ pub(crate) fn bench_of(manner: Manner, bounds: Bounds, row_us: [u32; 2], metrics
         row_us,
         bounds,
         metrics: metrics.clone(),
+        starter: engine::leisure::Starter::default(),
     };
     let patience = if manner == Manner::Hangs { MS * 60 } else { PATIENCE };
     let model = Arc::new(Backed::start(parts, patience).unwrap());

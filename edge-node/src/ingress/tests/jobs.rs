@@ -242,9 +242,15 @@ async fn requests_go_before_jobs_that_wait() {
     node.model.hold();
     node.work();
     node.until_runs(1).await;
+    // Two begin while nobody waits, in one run or the second behind the first; once somebody waits, none is let in.
+    while node.model.rows_most.load(std::sync::atomic::Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let in_run = u32::try_from(node.model.rows_most.load(std::sync::atomic::Ordering::SeqCst)).unwrap();
+    node.until_queued(2 - in_run).await;
     let direct = node.send(post(KEY).header("cache-control", "no-cache"), INFER, row(9.5, 1.0));
     let checked = async {
-        node.until_queued(2).await;
+        node.until_queued(3 - in_run).await;
         node.model.release();
     };
     let (direct, ()) = tokio::join!(direct, checked);
