@@ -29,6 +29,7 @@ use crate::cache::RowsOfRun;
 use crate::metrics::device::DeviceMetrics;
 
 pub use breaker::{Bounds, Trouble};
+pub use lane::LostCalls;
 use lane::{Asked, Lane, NoAnswer};
 use plan::{Costs, First};
 pub use question::Question;
@@ -52,6 +53,8 @@ pub struct Parts {
     pub bounds: Bounds,
     /// What is counted.
     pub metrics: DeviceMetrics,
+    /// The node's threads that never came back.
+    pub lost: LostCalls,
     /// Makes the thread that calls the device.
     pub starter: Starter,
 }
@@ -98,10 +101,11 @@ impl Backed {
             row_us: [device_us, stand_in_us],
             bounds,
             metrics,
+            lost,
             starter,
         } = parts;
         let costs = u64::from(device_us);
-        let lane = Lane::start(name, load, question, costs, bounds, metrics.clone(), &starter)?;
+        let lane = Lane::start(name, load, question, costs, bounds, metrics.clone(), lost, &starter)?;
         lane.until_tried(clock::instant() + patience);
         Ok(Self {
             lane,

@@ -14,7 +14,7 @@ use proto::oip::Tensor;
 
 use super::package::{Loader, Package};
 use crate::cache::RowsOfRun;
-use crate::engine::device::{Backed, Bounds, Parts, Question};
+use crate::engine::device::{Backed, Bounds, LostCalls, Parts, Question};
 use crate::engine::{Fault, Model};
 use crate::metrics::device::DeviceMetrics;
 
@@ -28,6 +28,7 @@ pub struct EngineLoader {
     exe: PathBuf,
     onnxruntime: Option<Library>,
     device: DeviceMetrics,
+    lost: LostCalls,
     /// Loading is at leisure; threads of devices, which answer requests, are not.
     starter: Starter,
 }
@@ -40,6 +41,7 @@ impl EngineLoader {
             exe,
             onnxruntime: None,
             device: DeviceMetrics::default(),
+            lost: LostCalls::default(),
             starter: Starter::default(),
         }
     }
@@ -102,6 +104,7 @@ impl EngineLoader {
             row_us: [variant.measured.row_us, by.measured.row_us],
             bounds: Bounds::default(),
             metrics: self.device.clone(),
+            lost: self.lost.clone(),
             starter: self.starter.clone(),
         };
         let patience = Duration::from_micros(u64::from(variant.measured.load_us)) * LOADING_FACTOR;

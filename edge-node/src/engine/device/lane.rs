@@ -8,7 +8,7 @@
 //! One call at a time: a device does one after the other, and a session may not be called twice at once. While a call that was left
 //! has not returned, nobody lays anything down. When it has taken longer than its patience it is called hung; the thread is in it
 //! until it returns, if ever. A lane that is given up meanwhile leaves that thread behind: of those there are at most
-//! [`DEVICE_CALLS_LOST_MAX`] in a process, further lanes then have no thread, and their models no device.
+//! [`DEVICE_CALLS_LOST_MAX`] in a node, further lanes then have no thread, and their models no device.
 
 mod worker;
 
@@ -32,8 +32,21 @@ const STACK_BYTES: usize = 16 << 20;
 /// The ticket of a try: nobody asked.
 const TRY: u64 = 0;
 
-/// Threads in calls of lanes that were given up.
-static LOST: AtomicUsize = AtomicUsize::new(0);
+/// Threads in calls of lanes that were given up. Clones count together: a node has one of it.
+#[derive(Clone, Debug, Default)]
+pub struct LostCalls(Arc<AtomicUsize>);
+
+impl LostCalls {
+    fn are_too_many(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= DEVICE_CALLS_LOST_MAX
+    }
+    fn begin(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    fn end(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// What the device is asked.
 #[derive(Clone, Debug)]
@@ -65,6 +78,7 @@ pub(super) struct Lane {
     row_us: AtomicU64,
     bounds: Bounds,
     metrics: DeviceMetrics,
+    lost: LostCalls,
 }
 
 struct Desk {
@@ -112,6 +126,7 @@ impl Lane {
         row_us: u64,
         bounds: Bounds,
         metrics: DeviceMetrics,
+        lost: LostCalls,
         starter: &Starter,
     ) -> std::io::Result<Arc<Self>> {
         let desk = Desk {
@@ -130,9 +145,10 @@ impl Lane {
             row_us: AtomicU64::new(row_us),
             bounds,
             metrics,
+            lost,
         });
         lane.tell(&mut lane.lock());
-        if LOST.load(Ordering::Relaxed) >= DEVICE_CALLS_LOST_MAX {
+        if lane.lost.are_too_many() {
             let mut desk = lane.lock();
             (desk.tried, desk.leaving) = (true, true);
             desk.breaker.hung(clock::instant());
@@ -286,7 +302,7 @@ impl Lane {
         let mut desk = self.lock();
         if !desk.leaving && matches!(desk.work, Work::Running { .. }) {
             desk.lost = true;
-            LOST.fetch_add(1, Ordering::Relaxed);
+            self.lost.begin();
         }
         desk.leaving = true;
         if desk.told.take().is_some() {

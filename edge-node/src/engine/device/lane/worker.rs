@@ -10,7 +10,7 @@ use runtime::clock;
 
 use super::super::breaker::Trouble;
 use super::super::{LoadOnDevice, Question, plan};
-use super::{Asked, Desk, LOST, Lane, TRY, Work};
+use super::{Asked, Desk, Lane, TRY, Work};
 use crate::batch::join;
 use crate::engine::{Fault, Model, panic_text, run_keeping};
 
@@ -52,7 +52,7 @@ impl Lane {
                 Next::Leave => {
                     drop(device);
                     if self.lock().lost {
-                        LOST.fetch_sub(1, Ordering::Relaxed);
+                        self.lost.end();
                     }
                     return;
                 }
