@@ -93,19 +93,9 @@ impl Backed {
     /// # Errors
     /// The system gives no thread.
     pub fn start(parts: Parts, patience: Duration) -> std::io::Result<Self> {
-        let Parts {
-            name,
-            load,
-            stand_in,
-            question,
-            row_us: [device_us, stand_in_us],
-            bounds,
-            metrics,
-            lost,
-            starter,
-        } = parts;
-        let costs = u64::from(device_us);
-        let lane = Lane::start(name, load, question, costs, bounds, metrics.clone(), lost, &starter)?;
+        let (stand_in, [_, stand_in_us]) = (Arc::clone(&parts.stand_in), parts.row_us);
+        let (bounds, metrics) = (parts.bounds, parts.metrics.clone());
+        let lane = Lane::start(parts)?;
         lane.until_tried(clock::instant() + patience);
         Ok(Self {
             lane,

@@ -10,14 +10,14 @@
 //! | | `tiny/c32/rps/uncached` | the same when the cache is asked and does not know: each input is new |
 //! | | `tiny/rss_mib` | memory of the processes after that |
 //! | | `cache_hit/rps` | requests a second out of the cache, 32 connections |
-//! | | `node/added_us` | time of a request that nothing waits for, less the engine's own, p50 |
+//! | | `node/added_us` | time of a request that nothing waits for, less the engine's own, p50; `../embedder` of texts of mixed lengths, `../embedder/passage` of a thousand characters |
 //! | `embedder` | `embedder/c32/rps`, `../f32` | texts of mixed lengths, our int8, and our f32, on 32 connections |
 //! | | `../rps/quick` | ours beside the fastest int8 of the others, whatever it answers |
 //! | | `embedder/cosine_min` | the text whose embedding lies furthest from ONNX Runtime's f32 |
 //! | `overload` | `overload4x/goodput` | open loop at 4 times the capacity just measured: answered within the bound, as a share of it |
 //! | | `../admitted_p99_ms`, `../refusal_p50_ms` | times of the answered, and of the refused |
 //! | `deadline` | `deadline/late_executions` | runs that began after the request's deadline; `../late_answers`, `../asked` |
-//! | `isolation` | `load_isolation/p99_ratio` | p99 of the tiny model while 90 MB are rolled out, by that before |
+//! | `isolation` | `load_isolation/p99_ratio` | p99 of the tiny model while 90 MB are rolled out, by that before; `../embedder`: of the embedder |
 //! | `memory` | `memory/rss_mib_after_1000_loads` | memory of a node whose two models push each other out, beside that after 50 |
 
 pub mod answer;
@@ -124,12 +124,13 @@ impl Bench {
                 self.ours.roll_out(&large).await?;
             }
         }
-        if [Chapter::Embedder, Chapter::Overload, Chapter::Deadline, Chapter::Memory]
-            .into_iter()
-            .any(wanted)
-        {
+        // All but the first.
+        if only != [Chapter::Tiny] {
             let int8 = self.ours.publish(&[EMBEDDER, "--accept-int8", "--no-judge"]).await?;
             self.ours.roll_out(&int8).await?;
+        }
+        if wanted(Chapter::Isolation) {
+            figures.extend(isolation::measure_beside_embedder(self).await?);
         }
         if wanted(Chapter::Embedder) {
             figures.extend(embedder::measure(self).await?);

@@ -16,13 +16,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::leisure::Starter;
 use proto::limits::DEVICE_CALLS_LOST_MAX;
 use proto::oip::Tensor;
 use runtime::clock;
 
 use super::breaker::{Bounds, Breaker, Trouble};
-use super::{LoadOnDevice, Question, Standing};
+use super::{Parts, Standing};
 use crate::cache::RowsOfRun;
 use crate::engine::Fault;
 use crate::metrics::device::DeviceMetrics;
@@ -119,16 +118,18 @@ enum Work {
 }
 
 impl Lane {
-    pub(super) fn start(
-        name: String,
-        load: LoadOnDevice,
-        question: Question,
-        row_us: u64,
-        bounds: Bounds,
-        metrics: DeviceMetrics,
-        lost: LostCalls,
-        starter: &Starter,
-    ) -> std::io::Result<Arc<Self>> {
+    pub(super) fn start(parts: Parts) -> std::io::Result<Arc<Self>> {
+        let Parts {
+            name,
+            load,
+            question,
+            row_us: [row_us, _],
+            bounds,
+            metrics,
+            lost,
+            starter,
+            ..
+        } = parts;
         let desk = Desk {
             work: Work::Idle,
             breaker: Breaker::new(bounds, clock::instant()),
@@ -142,7 +143,7 @@ impl Lane {
             name,
             desk: Mutex::new(desk),
             changed: Condvar::new(),
-            row_us: AtomicU64::new(row_us),
+            row_us: AtomicU64::new(u64::from(row_us)),
             bounds,
             metrics,
             lost,

@@ -1,6 +1,7 @@
 //! What is asked: requests of the Open Inference Protocol in JSON over HTTP/1.1, to everybody the same bytes.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +17,9 @@ const TABLES: u64 = 40 * 30 * 60 * 25;
 const TEXTS: usize = 400;
 /// Sentences of a longer text.
 const SENTENCES: usize = 4;
+/// Characters of texts that cost about as much as each other, and of a passage at least: as long as what is cut for retrieval.
+const ALIKE: Range<usize> = 50..70;
+const PASSAGE: usize = 1_000;
 
 /// To whom a request goes and as whom it is asked.
 #[derive(Clone, Debug)]
@@ -90,12 +94,22 @@ fn write_row(text: &mut String, n: u64, input: &str) {
     ); // memory takes what is written
 }
 
-/// Texts of mixed lengths: of 20, five names of a few words, nine sentences and six paragraphs of four, from the file by
-/// which `minilm-l6` is judged (functions of Python's library and the first sentences of their docstrings).
+/// How long texts are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// Of 20, five names of a few words, nine sentences and six paragraphs of four.
+    Mixed,
+    /// One sentence of 50 to 69 characters: each is as much work as another, so answers can be counted as work.
+    Alike,
+    /// A thousand characters and more.
+    Passage,
+}
+
+/// Texts from the file by which `minilm-l6` is judged (functions of Python's library and the first sentences of their docstrings).
 ///
 /// # Errors
 /// The file is not there or holds something else.
-pub fn texts(file: &Path) -> Result<Vec<String>> {
+pub fn texts(file: &Path, length: Length) -> Result<Vec<String>> {
     let (mut names, mut sentences) = (Vec::new(), Vec::new());
     let lines = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     for line in lines.lines() {
@@ -106,12 +120,28 @@ pub fn texts(file: &Path) -> Result<Vec<String>> {
     }
     ensure!(sentences.len() >= SENTENCES, "{} holds too little", file.display());
     let sentence = |at: usize| sentences[at % sentences.len()].as_str();
-    let text = |at: usize| match at * 7 % 20 {
+    let mixed = |at: usize| match at * 7 % 20 {
         0..5 => names[at % names.len()].clone(),
         5..14 => sentence(at).to_owned(),
         _ => (at..at + SENTENCES).map(sentence).collect::<Vec<_>>().join(" "),
     };
-    Ok((0..TEXTS).map(text).collect())
+    let passage = |at: usize| {
+        let mut text = sentence(at).to_owned();
+        let mut more = (at + 1..).map(sentence);
+        while text.len() < PASSAGE {
+            text.push(' ');
+            text.push_str(more.next().unwrap_or_default());
+        }
+        text
+    };
+    Ok(match length {
+        Length::Mixed => (0..TEXTS).map(mixed).collect(),
+        Length::Alike => sentences
+            .into_iter()
+            .filter(|text| ALIKE.contains(&text.len()))
+            .collect(),
+        Length::Passage => (0..TEXTS).map(passage).collect(),
+    })
 }
 
 #[cfg(test)]
@@ -155,7 +185,7 @@ mod tests {
     #[test]
     fn texts_are_short_and_long_and_the_same_for_everybody() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/zoo/judge/names.jsonl");
-        let texts = texts(&file).unwrap();
+        let texts = super::texts(&file, Length::Mixed).unwrap();
         let long = |from: usize, to: usize| texts.iter().filter(|t| (from..to).contains(&t.len())).count();
         assert!(
             long(1, 40) >= TEXTS / 5 && long(150, 1_200) >= TEXTS / 5,
@@ -166,5 +196,13 @@ mod tests {
         assert_eq!(body["inputs"][0]["data"][0], texts[3].as_str());
         assert_eq!(asked(&requests, 3), asked(&requests, 3 + 400));
         assert!(door().texts(&[]).is_err());
+        let all = |length| super::texts(&file, length).unwrap();
+        let alike = all(Length::Alike);
+        assert!(alike.len() >= 100 && alike.iter().all(|text| ALIKE.contains(&text.len())));
+        assert!(
+            all(Length::Passage)
+                .iter()
+                .all(|text| (PASSAGE..PASSAGE + 300).contains(&text.len()))
+        );
     }
 }

@@ -10,9 +10,9 @@ use anyhow::Result;
 
 use super::super::Figure;
 use super::answer::Answer;
-use super::asked::Requests;
+use super::asked::{Length, Requests};
 use super::closed::Closed;
-use super::embedder::requests;
+use super::embedder::{CONNECTIONS, requests};
 use super::open::Open;
 use super::overload::{by_turns, capacity};
 use super::target::{OK, Report, Target};
@@ -61,8 +61,8 @@ const ROWS_RUN: &str = "edge_batch_rows_sum";
 pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
     eprintln!("·· deadlines");
     let seen = Arc::new(Mutex::new(Seen::default()));
-    let plain = Target::new(bench.ours.address, requests(bench, EMBEDDER, NO_CACHE)?);
-    let capacity = capacity(&plain, Duration::from_secs(1)).await?;
+    let plain = Target::new(bench.ours.address, requests(bench, EMBEDDER, NO_CACHE, Length::Mixed)?);
+    let capacity = capacity(&plain, Duration::from_secs(1), CONNECTIONS).await?;
     let before = bench.ours.metric(ROWS_RUN).await?;
     let target = |requests: Vec<Requests>, deadlines: [u64; 4]| {
         let seen = Arc::clone(&seen);
@@ -89,7 +89,9 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
         &closed.drive(target(tables.collect::<Result<_>>()?, TINY_MS)).await?,
     );
 
-    let texts = EMBEDDER_MS.iter().map(|ms| requests(bench, EMBEDDER, &header(ms)));
+    let texts = EMBEDDER_MS
+        .iter()
+        .map(|ms| requests(bench, EMBEDDER, &header(ms), Length::Mixed));
     let open = Open {
         per_second: capacity * TIMES,
         connections_max: CONNECTIONS_MAX,

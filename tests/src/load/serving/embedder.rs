@@ -8,7 +8,7 @@ use fleet::zoo::{self, fetch};
 use serde_json::Value;
 
 use super::super::Figure;
-use super::asked::{Requests, texts};
+use super::asked::{Length, Requests, texts};
 use super::closed::Closed;
 use super::connection::Connection;
 use super::peers::{Kind, Peer, Served};
@@ -37,8 +37,8 @@ const PEERS: [(&str, Kind, bool); 5] = [
 ];
 
 /// The texts, the same for everybody.
-pub(super) fn requests(bench: &Bench, model: &str, headers: &str) -> Result<Requests> {
-    let texts = texts(&in_tree("models/zoo/judge/names.jsonl"))?;
+pub(super) fn requests(bench: &Bench, model: &str, headers: &str, length: Length) -> Result<Requests> {
+    let texts = texts(&in_tree("models/zoo/judge/names.jsonl"), length)?;
     bench.ours.door(model, headers)?.texts(&texts)
 }
 
@@ -77,12 +77,12 @@ fn served(file: &Path, tokenizer: &Path) -> Served {
 
 pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
     eprintln!("·· embedder, {CONNECTIONS} connections");
-    let all = requests(bench, EMBEDDER, NO_CACHE)?;
+    let all = requests(bench, EMBEDDER, NO_CACHE, Length::Mixed)?;
     let ours = |name, requests| Contender {
         name,
         target: Target::new(bench.ours.address, requests),
     };
-    let f32 = requests(bench, EMBEDDER_F32, NO_CACHE)?;
+    let f32 = requests(bench, EMBEDDER_F32, NO_CACHE, Length::Mixed)?;
     let mut contenders = vec![ours(OURS, all.clone()), ours(OURS_F32, f32)];
     let peers = start(bench, &PEERS.map(|(name, ..)| name), &all).await?;
     for Peer { name, process } in &peers {
@@ -106,7 +106,13 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
     let measured = rounds(&contenders, closed, bench.scale.pick(2, 5)).await?;
     let mut figures = figures(&measured, &cosines)?;
     drop(peers);
-    figures.extend(tiny::added(bench, EMBEDDER, "node/added_us/embedder", &contenders[0].target).await?);
+    for (length, name) in [
+        (Length::Mixed, "node/added_us/embedder"),
+        (Length::Passage, "node/added_us/embedder/passage"),
+    ] {
+        let texts = requests(bench, EMBEDDER, NO_CACHE, length)?;
+        figures.extend(tiny::added(bench, EMBEDDER, name, &Target::new(bench.ours.address, texts)).await?);
+    }
     Ok(figures)
 }
 

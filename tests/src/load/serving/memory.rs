@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::super::Figure;
+use super::asked::Length;
 use super::connection::Connection;
 use super::embedder::requests;
 use super::target::OK;
@@ -22,8 +23,8 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
     let loads: u32 = bench.scale.pick(100, 1_000);
     eprintln!("·· memory: {loads} loads");
     let doors = [
-        requests(bench, EMBEDDER, NO_CACHE)?,
-        requests(bench, EMBEDDER_F32, NO_CACHE)?,
+        requests(bench, EMBEDDER, NO_CACHE, Length::Mixed)?,
+        requests(bench, EMBEDDER_F32, NO_CACHE, Length::Mixed)?,
     ];
     let before = bench.ours.metric("edge_model_loads_total").await?;
     let mut connection = Connection::open(bench.ours.address).await?;
