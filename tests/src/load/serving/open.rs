@@ -26,6 +26,8 @@ use super::target::{Report, Target, on_own_thread};
 
 /// Longest wait for answers after the last request was due.
 const GRACE: Duration = Duration::from_secs(2);
+/// The clock's thread sleeps no shorter: what is due by then is told at once, and its time runs.
+const GRAIN: Duration = Duration::from_micros(200);
 /// Requests that the clock's thread may be ahead of the loop; it waits then, and their time runs.
 const AHEAD_MAX: usize = 1 << 16;
 
@@ -103,7 +105,7 @@ fn keep_time(schedule: Schedule, began: Instant, stop: Arc<AtomicBool>) -> Resul
         while let Some(at) = schedule.due(n).filter(|_| !stop.load(Ordering::Relaxed)) {
             let left = (began + at).saturating_duration_since(clock::instant());
             if !left.is_zero() {
-                std::thread::sleep(left);
+                std::thread::sleep(left.max(GRAIN));
             }
             if send.blocking_send(n).is_err() {
                 return;

@@ -1,6 +1,8 @@
 //! Four times as many requests as the node can answer: it is to answer as many as ever, in time, and to refuse the rest at once.
 //!
-//! Texts are of like lengths: of mixed ones the short ones are answered in time, and more of them than of the mixture.
+//! Texts are of like lengths: of mixed ones the short ones are answered in time, and more of them than of the mixture. Passages are
+//! what the figures without a further name are of. Of sentences so many can be answered that four times as many take a third of
+//! two cores to be asked, read and refused, of which the client has half.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,12 +41,18 @@ struct Rounds {
 }
 
 pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
-    eprintln!("·· overload");
+    let mut figures = of(bench, Length::Passage, "").await?;
+    figures.extend(of(bench, Length::Alike, "/sentence").await?);
+    Ok(figures)
+}
+
+async fn of(bench: &Bench, length: Length, name: &str) -> Result<Vec<Figure>> {
+    eprintln!("·· overload{name}");
     let rounds: u32 = bench.scale.pick(2, 5);
     let headers = format!("{NO_CACHE}meridian-deadline-ms: {BOUND_MS}\r\n");
     let (all, patient) = (
-        requests(bench, EMBEDDER, &headers, Length::Alike)?,
-        requests(bench, EMBEDDER, NO_CACHE, Length::Alike)?,
+        requests(bench, EMBEDDER, &headers, length)?,
+        requests(bench, EMBEDDER, NO_CACHE, length)?,
     );
     let peer = start(bench, &[PEER], &all).await?.pop();
     let (mut ours, mut theirs) = (Rounds::default(), Rounds::default());
@@ -58,8 +66,8 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
             }
         }
     }
-    let figure = |name: &str, values: &mut Vec<f64>, unit, rival: &mut Vec<f64>| {
-        let figure = Figure::alone(SUITE, format!("overload4x/{name}"), median(values), unit);
+    let figure = |what: &str, values: &mut Vec<f64>, unit, rival: &mut Vec<f64>| {
+        let figure = Figure::alone(SUITE, format!("overload4x/{what}{name}"), median(values), unit);
         if rival.is_empty() {
             figure
         } else {
