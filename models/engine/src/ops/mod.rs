@@ -7,6 +7,7 @@
 mod attention;
 mod chain;
 mod conv;
+mod counted;
 mod dense;
 mod embedding;
 mod layer_norm;
@@ -74,6 +75,7 @@ pub(crate) fn register(mut onnx: Onnx) -> Onnx {
     for name in TABLES {
         onnx.op_register.insert(name, tables::parse);
     }
+    counted::register(&mut onnx.op_register);
     onnx
 }
 
