@@ -75,6 +75,11 @@ impl Matrix {
         }
     }
 
+    /// Memory that it holds.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.blocks.capacity() * size_of::<Block>() + self.start.capacity() * size_of::<[f32; LANES]>()
+    }
     /// Elements of a row of `x`.
     #[must_use]
     pub const fn inputs(&self) -> usize {

@@ -9,6 +9,7 @@
 use std::cell::RefCell;
 
 use kernels::{Isa, Matrix};
+use proto::limits::RUN_MEMORY_KEPT_MAX;
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::einsum::EinSum;
@@ -18,6 +19,10 @@ use super::write::{self, Input, Output, Write};
 
 mod steps;
 use steps::{AXES_MAX, Steps};
+
+/// Fewer columns than this, of more inputs than that, are summed one by one: packed, they would take several times their memory.
+const COLUMNS_FEW: usize = 8;
+const INPUTS_MANY: usize = 1 << 16;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -30,6 +35,16 @@ struct Scratch {
     columns: Vec<f32>,
     matrix: Matrix,
     made: Vec<f32>,
+}
+
+impl Scratch {
+    /// Gives back more than a thread may keep.
+    fn end(&mut self) {
+        let elements = self.rows.capacity() + self.columns.capacity() + self.made.capacity();
+        if elements * size_of::<f32>() + self.matrix.bytes() > RUN_MEMORY_KEPT_MAX {
+            *self = Self::default();
+        }
+    }
 }
 
 /// A sum of products.
@@ -128,6 +143,12 @@ impl Product {
         let Some(constant) = facts[1 - rows_of].konst.as_ref().filter(|_| op.roles.batch.is_empty()) else {
             return TypedModelPatch::replace_single_op(model, node, &node.inputs, op).map(Some);
         };
+        let size = |places: &[[usize; 2]], of: usize| -> usize {
+            places.iter().map(|pair| constant.shape()[pair[of]]).product()
+        };
+        if size(&op.roles.columns, 0) < COLUMNS_FEW && size(&op.roles.inner, 1) > INPUTS_MANY {
+            return TypedModelPatch::replace_single_op(model, node, &node.inputs, op).map(Some);
+        }
         op.packed(model, node, constant).map(Some)
     }
 
@@ -303,6 +324,7 @@ impl Write for Product {
                 let w = w.get(at_w..).unwrap_or_default();
                 one(&sizes, [&x[at_x..], w], matrix, scratch, &mut y[at_y..]);
             }
+            scratch.end();
         });
         Ok(())
     }
@@ -317,6 +339,9 @@ fn one(sizes: &Sizes, [x, w]: [&[f32]; 2], constant: Option<&Matrix>, scratch: &
         made,
     } = scratch;
     let [rows, columns, inner] = [sizes.rows[0].size(), sizes.columns[0].size(), sizes.inner[0].size()];
+    if constant.is_none() && columns < COLUMNS_FEW && inner > INPUTS_MANY {
+        return one_by_one(sizes, [x, w], y);
+    }
     let matrix = constant.unwrap_or_else(|| {
         match (sizes.inner[1].step(), sizes.columns[0].step()) {
             (Some(input), Some(output)) => matrix.fill(w, [inner, columns], [input, output]),
@@ -343,6 +368,16 @@ fn one(sizes: &Sizes, [x, w]: [&[f32]; 2], constant: Option<&Matrix>, scratch: &
     made.resize(rows * columns, 0.0);
     matrix.run(Isa::best(), x, made);
     to.put(made, y);
+}
+
+/// The same to the same bits, without memory.
+fn one_by_one(sizes: &Sizes, [x, w]: [&[f32]; 2], y: &mut [f32]) {
+    let [rows, columns, inner] = [&sizes.rows, &sizes.columns, &sizes.inner];
+    for (row, column) in (0..rows[0].size()).flat_map(|row| (0..columns[0].size()).map(move |column| (row, column))) {
+        let (x, w) = (&x[rows[0].place(row)..], &w[columns[0].place(column)..]);
+        let products = (0..inner[0].size()).map(|at| (x[inner[0].place(at)], w[inner[1].place(at)]));
+        y[rows[1].place(row) + columns[1].place(column)] = products.fold(0.0, |sum, (x, w)| x.mul_add(w, sum));
+    }
 }
 
 impl TypedOp for Product {

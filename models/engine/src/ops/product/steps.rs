@@ -98,7 +98,7 @@ impl Steps {
         }
     }
 
-    fn of(axes: &[[usize; 2]]) -> Self {
+    pub(super) fn of(axes: &[[usize; 2]]) -> Self {
         let mut steps = Self::default();
         axes.iter().for_each(|[size, step]| steps.push_step(*size, *step));
         steps

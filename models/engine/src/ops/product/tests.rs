@@ -90,3 +90,26 @@ fn a_sum_of_nothing_is_zero() {
     let [tracts, ours] = both("mk,kn->mn", &[2, 0], &[0, 3], false, false);
     assert_eq!(tracts, ours);
 }
+
+#[test]
+fn many_inputs_of_few_columns_are_summed_to_the_same_bits_without_being_packed() {
+    let (x, w) = (ramp(2 * (INPUTS_MANY + 1)), ramp(INPUTS_MANY + 1));
+    let steps = |size: usize| {
+        let mut steps = Steps::default();
+        steps.push(&[size, INPUTS_MANY + 1], 0);
+        steps
+    };
+    let inner = || Steps::of(&[[INPUTS_MANY + 1, 1]]);
+    let sizes = Sizes {
+        batch: Default::default(),
+        rows: [steps(2), Steps::of(&[[2, 1]])],
+        columns: [Steps::default(); 2],
+        inner: [inner(), inner()],
+    };
+    let mut scratch = Scratch::default();
+    let (mut ours, mut packed) = ([0.0; 2], [0.0; 2]);
+    one(&sizes, [&x, &w], None, &mut scratch, &mut ours);
+    assert_eq!(scratch.matrix.bytes(), 0);
+    Matrix::new(&w, 1, None).unwrap().run(Isa::best(), &x, &mut packed);
+    assert_eq!(ours.map(f32::to_bits), packed.map(f32::to_bits));
+}
