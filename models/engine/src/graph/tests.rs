@@ -299,7 +299,12 @@ fn windows_look_ups_and_convolutions_of_f32_are_written_where_they_are_told() {
     let ids = || vec![int64s("ids", &[2, 3], &[0, 3, -1, 2, -4, 1])];
     let weight = || vec![values::of_floats("w", vec![6, 4, 3, 3], &ramp(216))];
     let cases: [(Vec<NodeProto>, Vec<TensorProto>, &[usize]); 4] = [
-        (vec![window(node("AveragePool", &["x"], "y"))], vec![], &[2, 4, 3, 4]),
+        // Behind a convolution sizes are known when the plan is made.
+        (
+            vec![conv.clone(), window(node("AveragePool", &["c"], "y"))],
+            weight(),
+            &[2, 6, 3, 4],
+        ),
         (
             vec![with_int(node("Gather", &["x", "ids"], "y"), "axis", 1)],
             ids(),
