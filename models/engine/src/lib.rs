@@ -40,4 +40,4 @@ pub use model::{LoadedModel, load};
 pub use package::PackageFiles;
 
 /// What makes and runs plans, as manifests name it.
-pub const ENGINE: &str = "tract-0.23.9+kernels-6";
+pub const ENGINE: &str = "tract-0.23.9+kernels-7";

@@ -21,6 +21,7 @@ use crate::onnx::{OnnxError, decode, encode, lift_constants, mark_rows_coded, st
 mod calibrate;
 mod codes;
 mod fold;
+pub(crate) use fold::fold_normalization;
 pub mod keep;
 
 pub use calibrate::{CalibrateError, Calibration};
@@ -148,7 +149,7 @@ fn prepared(onnx: &[u8]) -> Result<(ModelProto, BTreeMap<String, Channels>), Qua
     let graph = model.graph.as_mut().ok_or(OnnxError::NoGraph)?;
     strip_notes(graph);
     lift_constants(graph);
-    fold::fold_normalization(graph);
+    fold_normalization(graph);
     let axes = channel_axes(graph);
     Ok((model, axes))
 }

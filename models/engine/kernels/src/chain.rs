@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use crate::{Activation, Conv, Depthwise, MaxPool, ShapeError, Window};
+use crate::{Activation, Conv, Depthwise, ExactConv, MaxPool, ShapeError, Window};
 
 mod run;
 pub use run::ChainScratch;
@@ -18,6 +18,8 @@ pub use run::ChainScratch;
 pub enum Layer {
     /// Each channel of a place is a sum over all of the pixels'.
     Mixed(Conv),
+    /// The same in FP32.
+    Exact(ExactConv),
     /// Each is a sum over its own.
     Apart(Depthwise),
     /// Each is the largest of its own.
@@ -52,11 +54,16 @@ pub enum Order {
 }
 
 impl Layer {
+    /// Whether each channel of a place is a sum over all of the pixels'.
+    pub(crate) const fn mixes(&self) -> bool {
+        matches!(self, Self::Mixed(_) | Self::Exact(_))
+    }
     /// Where it looks.
     #[must_use]
     pub const fn window(&self) -> &Window {
         match self {
             Self::Mixed(conv) => conv.window(),
+            Self::Exact(conv) => conv.window(),
             Self::Apart(conv) => conv.window(),
             Self::Pooled(pool) => pool.window(),
         }
@@ -66,6 +73,7 @@ impl Layer {
     pub fn channels(&self) -> [usize; 2] {
         match self {
             Self::Mixed(conv) => [conv.channels(), conv.outputs()],
+            Self::Exact(conv) => [conv.channels(), conv.outputs()],
             Self::Apart(conv) => [conv.channels(); 2],
             Self::Pooled(pool) => [pool.channels(); 2],
         }
@@ -88,7 +96,7 @@ impl Chain {
     /// [`ShapeError`] where the last stage keeps channels apart: those are written before they are whole.
     pub fn onto(mut self, activation: Activation) -> Result<Self, ShapeError> {
         match self.stages.last().map(|stage| &*stage.layer) {
-            Some(Layer::Mixed(_)) => self.onto = Some(activation),
+            Some(Layer::Mixed(_) | Layer::Exact(_)) => self.onto = Some(activation),
             _ => return Err(ShapeError("only sums over all channels are added to others".to_owned())),
         }
         Ok(self)
@@ -105,7 +113,7 @@ impl Chain {
     /// # Errors
     /// [`ShapeError`] when that one takes other channels than this one gives, this one is a sum with something else, or that
     /// one looks at its image as a whole: a convolution of windows larger than a pixel that mixes channels codes all pixels
-    /// alike.
+    /// alike, and copies those under each window where it codes none.
     pub fn then(&self, next: &Self) -> Result<Self, ShapeError> {
         if self.channels()[1] != next.channels()[0] {
             return Err(ShapeError(format!(
@@ -128,7 +136,7 @@ impl Chain {
     #[must_use]
     pub fn sees_all(&self) -> bool {
         let first = self.stages.first().map(|stage| &*stage.layer);
-        matches!(first, Some(Layer::Mixed(conv)) if !conv.window().is_point())
+        first.is_some_and(|first| first.mixes() && !first.window().is_point())
     }
 
     /// The stages, in order.

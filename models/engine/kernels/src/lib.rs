@@ -15,13 +15,16 @@ mod attention;
 mod chain;
 mod conv;
 mod depthwise;
+mod exact;
 mod isa;
 mod linear;
 mod lines;
+mod matrix;
 mod memory;
 mod outer;
 mod plain;
 mod pool;
+mod products;
 mod rounding;
 mod rows;
 mod stored;
@@ -35,8 +38,10 @@ pub use attention::{Attention, AttentionScratch, AttentionShape, Mask};
 pub use chain::{Chain, ChainScratch, Layer, Order, Stage};
 pub use conv::Conv;
 pub use depthwise::Depthwise;
+pub use exact::ExactConv;
 pub use isa::Isa;
 pub use linear::{Linear, ShapeError};
+pub use matrix::Matrix;
 pub use memory::give_back;
 pub use plain::{
     Combine, combine_parts, combine_rows, exchange_axes, floats_of_i32, floats_of_i64, multiply_rows, square, sum_rows,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use kernels::{
-    Activation, Attention, AttentionScratch, AttentionShape, Chain, ChainScratch, Conv, Depthwise, Isa, Layer, Linear,
-    MaxPool, Order, QuantizedRows, Stage, Window,
+    Activation, Attention, AttentionScratch, AttentionShape, Chain, ChainScratch, Conv, Depthwise, ExactConv, Isa,
+    Layer, Linear, Matrix, MaxPool, Order, QuantizedRows, Stage, Window,
 };
 
 mod counting;
@@ -23,8 +23,8 @@ fn linear(inputs: usize, outputs: usize) -> Arc<Linear> {
     Arc::new(Linear::pack(&codes, inputs, &vec![0.01; outputs], None).expect("lengths that fit"))
 }
 
-/// A convolution of windows, channels apart, a pool and a convolution of points.
-fn chain() -> Chain {
+/// A convolution of windows, channels apart, a pool and a convolution of points; of codes, or in FP32.
+fn chain(exact: bool) -> Chain {
     let window = Window {
         sides: [3, 3],
         strides: [1, 1],
@@ -36,7 +36,14 @@ fn chain() -> Chain {
         pads: [[0, 0]; 2],
         ..window
     };
-    let conv = |window, channels, linear| Layer::Mixed(Conv::new(window, channels, linear).expect("inputs that fit"));
+    let conv = |window, channels, linear: Arc<Linear>| {
+        if exact {
+            let weights = vec![0.01; linear.inputs() * linear.outputs()];
+            let matrix = Matrix::new(&weights, linear.outputs(), None).expect("lengths that fit");
+            return Layer::Exact(ExactConv::new(window, channels, matrix).expect("inputs that fit"));
+        }
+        Layer::Mixed(Conv::new(window, channels, linear).expect("inputs that fit"))
+    };
     let apart = Depthwise::new(window, &[0.1; 9 * 24], 24, None).expect("weights that fit");
     let layers = [
         conv(window, 3, linear(27, 24)),
@@ -56,7 +63,8 @@ fn chain() -> Chain {
 
 #[test]
 fn calls_that_were_made_before_allocate_nothing() {
-    let (chain, layer) = (chain(), linear(30, 70));
+    let (chains, layer) = ([chain(false), chain(true)], linear(30, 70));
+    let (weights, mut matrix) = (vec![0.5; 30 * 70], Matrix::default());
     let (image, mut y) = (vec![0.5; 3 * 20 * 21], vec![0.0; 20 * 21 * 40]);
     let (rows, mut out) = (vec![0.5; 30 * 9], vec![0.0; 70 * 9]);
     let shape = AttentionShape {
@@ -72,10 +80,19 @@ fn calls_that_were_made_before_allocate_nothing() {
             QuantizedRows::default(),
             AttentionScratch::default(),
         );
-        for order in [Order::Pixels, Order::Planes] {
+        for (chain, order) in chains
+            .iter()
+            .flat_map(|chain| [(chain, Order::Pixels), (chain, Order::Planes)])
+        {
             let asked = asked_again(|| chain.run(isa, (&image, order), [20, 21], &mut scratch, &mut y));
             assert_eq!(asked, 0, "a chain, {}", isa.name());
         }
+        let asked = asked_again(|| {
+            matrix.fill(&weights, [30, 70], [1, 30]);
+            matrix.run(isa, &rows, &mut out);
+            matrix.fill(&weights, [9, 20], [20, 1]);
+        });
+        assert_eq!(asked, 0, "a matrix, {}", isa.name());
         let asked = asked_again(|| {
             coded.quantize(isa, &rows, 30);
             layer.run(isa, &coded, &mut out);

@@ -5,6 +5,7 @@ use crate::onnx::values;
 use crate::tensor::of_f32s;
 use crate::testing::{floats, info, int64s, model, model_proto, node, ramp, with_int, with_ints};
 use tract_onnx::pb::tensor_proto::DataType as OnnxType;
+use tract_onnx::pb::{NodeProto, TensorProto};
 
 mod same_bits;
 mod zoo;
@@ -272,4 +273,67 @@ fn convolutions_run_as_one_where_nothing_sees_what_lies_between_and_answer_the_s
     let (whole, apart) = (graph(&whole).run(&[x()]).unwrap(), graph(&apart).run(&[x()]).unwrap());
     assert_eq!(whole[0].data, apart[0].data);
     assert!(floats(&whole[0]).iter().any(|y| *y != 0.0));
+}
+
+/// The operators that tract evaluates in a graph whose inputs have these sizes.
+fn left_to_tract(file: &[u8], shapes: &[Vec<usize>]) -> Vec<String> {
+    let Prepared { model, weights } = Prepared::of(onnx::decode(file).unwrap()).unwrap();
+    let inputs = onnx::describe_model(&model).unwrap().inputs;
+    let parsed = crate::ops::with_weights(weights, || plan::parse(&model, &inputs)).unwrap();
+    let ready = plan::for_shapes(&parsed, &inputs, shapes).unwrap();
+    let program = ready.program.unwrap();
+    let steps = program
+        .steps
+        .iter()
+        .filter(|step| matches!(step.work, program::Work::Tract));
+    steps
+        .map(|step| ready.plan.model().node(step.node).op.name().to_string())
+        .collect()
+}
+
+/// [`agrees_with_tract`] judges each run.
+#[test]
+fn windows_look_ups_and_convolutions_of_f32_are_written_where_they_are_told() {
+    let window = |of: NodeProto| with_ints(with_ints(of, "kernel_shape", &[3, 2]), "strides", &[2, 1]);
+    let conv = with_ints(node("Conv", &["x", "w"], "c"), "pads", &[1, 1, 1, 1]);
+    let ids = || vec![int64s("ids", &[2, 3], &[0, 3, -1, 2, -4, 1])];
+    let weight = || vec![values::of_floats("w", vec![6, 4, 3, 3], &ramp(216))];
+    let cases: [(Vec<NodeProto>, Vec<TensorProto>, &[usize]); 4] = [
+        // Behind a convolution sizes are known when the plan is made.
+        (
+            vec![conv.clone(), window(node("AveragePool", &["c"], "y"))],
+            weight(),
+            &[2, 6, 3, 4],
+        ),
+        (
+            vec![with_int(node("Gather", &["x", "ids"], "y"), "axis", 1)],
+            ids(),
+            &[2, 2, 3, 7, 5],
+        ),
+        (
+            vec![conv.clone(), window(node("MaxPool", &["c"], "y"))],
+            weight(),
+            &[2, 6, 3, 4],
+        ),
+        (
+            vec![conv, node("Add", &["c", "c"], "d"), node("Relu", &["d"], "y")],
+            weight(),
+            &[2, 6, 7, 5],
+        ),
+    ];
+    for (nodes, constants, made) in cases {
+        let file = model(
+            &[("x", &[-1, 4, 7, 5])],
+            &[("y", &vec![-1; made.len()])],
+            nodes,
+            constants,
+        );
+        assert_eq!(left_to_tract(&file, &[vec![2, 4, 7, 5]]), Vec::<String>::new());
+        let graph = graph(&file);
+        for rows in [1, 2] {
+            let given = [of_f32s("x", vec![rows, 4, 7, 5], &ramp(rows * 140))];
+            let answer = graph.run(&given).unwrap().remove(0);
+            assert_eq!(answer.shape[1..], made[1..]);
+        }
+    }
 }

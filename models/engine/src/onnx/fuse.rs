@@ -4,7 +4,8 @@
 //!   MatMul(x, DequantizeLinear(codes, scales)) [+ bias]   ->  MeridianLinear(x, codes, scales [, bias])
 //!   Gemm(x, DequantizeLinear(codes, scales) [, bias])     ->  MeridianLinear
 //!   Gather(DequantizeLinear(codes, scales), ids)          ->  MeridianEmbedding(ids, codes, scales)
-//!   convolutions and their activations (`convolution`)    ->  MeridianConv(x, codes, scales [, bias]), MeridianDepthwiseConv
+//!   convolutions and their activations (`convolution`)    ->  MeridianConv(x, codes, scales [, bias]), MeridianDepthwiseConv, MeridianExactConv
+//!   ConvTranspose whose windows touch and never overlap   ->  MeridianUpConv(x, w [, bias])
 //!   MaxPool behind one of those                           ->  MeridianMaxPool(x)
 //!   LayerNormalization(x, scale, bias) of the last axis   ->  MeridianLayerNorm
 //!   attention of several heads (module `attention`)       ->  MeridianAttention(q, k, v [, mask])
@@ -29,8 +30,11 @@ mod gelu;
 pub(crate) const LINEAR: &str = "MeridianLinear";
 pub(crate) const EMBEDDING: &str = "MeridianEmbedding";
 pub(crate) const CONV: &str = "MeridianConv";
+/// The same with FP32 weights.
+pub(crate) const EXACT_CONV: &str = "MeridianExactConv";
 /// The same with FP32 weights, each channel by itself.
 pub(crate) const DEPTHWISE: &str = "MeridianDepthwiseConv";
+pub(crate) const UP_CONV: &str = "MeridianUpConv";
 pub(crate) const MAX_POOL: &str = "MeridianMaxPool";
 /// Attribute of [`MAX_POOL`]: channels of its image.
 pub(crate) const CHANNELS: &str = "channels";
@@ -100,7 +104,8 @@ pub(crate) fn fuse(graph: &mut GraphProto, linears: bool) {
             "MatMul" if linears => uses.linear(at, node),
             "Gemm" if linears => uses.gemm(node).map(|fused| vec![(at, Some(fused))]),
             "Conv" => convolution::convolution(&uses, at, node, linears),
-            "MaxPool" if linears => convolution::pool(&uses, node).map(|fused| vec![(at, Some(fused))]),
+            "ConvTranspose" => convolution::enlarging(&uses, node).map(|fused| vec![(at, Some(fused))]),
+            "MaxPool" => convolution::pool(&uses, node, linears).map(|fused| vec![(at, Some(fused))]),
             "Gather" => uses.embedding(node).map(|fused| vec![(at, Some(fused))]),
             "Softmax" => attention::attention(&uses, node).map(|(at, fused)| vec![(at, Some(fused))]),
             "Mul" => gelu::gelu(&uses, node).map(|fused| vec![(at, Some(fused))]),

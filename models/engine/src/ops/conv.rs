@@ -1,8 +1,8 @@
-//! Convolutions of a file: with weights of 8 bits, or with FP32 weights that keep channels apart.
+//! Convolutions of a file: with weights of 8 bits, or with FP32 weights.
 
 use std::sync::{Arc, OnceLock};
 
-use kernels::{Activation, Chain, Conv, Depthwise, Isa, Layer, Stage};
+use kernels::{Activation, Chain, Conv, Depthwise, ExactConv, Isa, Layer, Matrix, Stage};
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
@@ -11,7 +11,7 @@ use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, S
 
 use super::chain::Convolve;
 use super::slide::{self, Slide};
-use crate::onnx::{ACTIVATION, CHANNELS, CLIP, CONV, HARD_SWISH, HIGH, LOW, SILU};
+use crate::onnx::{ACTIVATION, CHANNELS, CLIP, CONV, EXACT_CONV, HARD_SWISH, HIGH, LOW, SILU};
 
 pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
@@ -36,7 +36,8 @@ pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Bo
             layer: Arc::new(Layer::Mixed(conv)),
         }
     } else {
-        Weights::Apart {
+        Weights::Plain {
+            mixes: node.op_type == EXACT_CONV,
             biased: node.input.len() == 3,
             layer: Arc::default(),
         }
@@ -58,11 +59,12 @@ struct Parsed {
 
 #[derive(Clone, Debug)]
 enum Weights {
-    /// Every channel takes part in every sum; packed already.
+    /// Codes, packed already.
     Mixed { rank: usize, layer: Arc<Layer> },
-    /// Each channel is summed by itself: FP32 weights, and maybe a bias, are inputs. Packed when the first plan is made; all plans of a
-    /// model share it.
-    Apart {
+    /// FP32 weights, and maybe a bias, are inputs. Packed when the first plan is made; all plans of a model share it.
+    Plain {
+        /// Every channel takes part in every sum; otherwise each is summed by itself.
+        mixes: bool,
         biased: bool,
         layer: Arc<OnceLock<Arc<Layer>>>,
     },
@@ -70,9 +72,9 @@ enum Weights {
 
 impl Parsed {
     fn layer(&self, model: &TypedModel, inputs: &[OutletId]) -> TractResult<Arc<Layer>> {
-        let (biased, kept) = match &self.weights {
+        let (mixes, biased, kept) = match &self.weights {
             Weights::Mixed { layer, .. } => return Ok(Arc::clone(layer)),
-            Weights::Apart { biased, layer } => (*biased, layer),
+            Weights::Plain { mixes, biased, layer } => (*mixes, *biased, layer),
         };
         if let Some(layer) = kept.get() {
             return Ok(Arc::clone(layer));
@@ -83,7 +85,7 @@ impl Parsed {
         let bias = bias.as_ref().map(|bias| bias.try_as_plain_ram()).transpose()?;
         let bias = bias.as_ref().map(|bias| bias.as_slice::<f32>()).transpose()?;
         let shape: TVec<usize> = weights.shape().into();
-        let [outputs, _, sides @ ..] = shape.as_slice() else {
+        let [outputs, channels, sides @ ..] = shape.as_slice() else {
             bail!("weights of {shape:?}");
         };
         let window = self.slide.window(sides)?;
@@ -91,7 +93,13 @@ impl Parsed {
         let order: Vec<usize> = (2..shape.len()).chain([1, 0]).collect();
         let weights = weights.into_tensor().permute_axes(&order)?;
         let weights = weights.try_as_plain_ram()?;
-        let layer = Layer::Apart(Depthwise::new(window, weights.as_slice::<f32>()?, *outputs, bias)?);
+        let weights = weights.as_slice::<f32>()?;
+        let layer = if mixes {
+            let matrix = Matrix::new(weights, *outputs, bias)?;
+            Layer::Exact(ExactConv::new(window, *channels, matrix)?)
+        } else {
+            Layer::Apart(Depthwise::new(window, weights, *outputs, bias)?)
+        };
         Ok(Arc::clone(kept.get_or_init(|| Arc::new(layer))))
     }
 }
@@ -123,11 +131,11 @@ impl Expansion for Parsed {
                     slide::places_equal(s, &outputs[0], &image, layer.window())
                 })
             }
-            Weights::Apart { biased, .. } => {
+            Weights::Plain { mixes, biased, .. } => {
                 check_input_arity(inputs, 2 + usize::from(*biased))?;
                 s.equals(&inputs[0].rank, &inputs[1].rank)?;
                 s.equals(&outputs[0].shape[1], &inputs[1].shape[0])?;
-                s.equals(&inputs[0].shape[1], &inputs[1].shape[0])?;
+                s.equals(&inputs[0].shape[1], &inputs[1].shape[usize::from(*mixes)])?;
                 s.given_2(&inputs[0].shape, &inputs[1].shape, move |s, image, kernel| {
                     let sides = kernel
                         .iter()

@@ -7,15 +7,18 @@
 mod attention;
 mod chain;
 mod conv;
+mod counted;
 mod dense;
 mod embedding;
 mod layer_norm;
 mod linear;
 mod plain;
 mod pool;
+mod product;
 mod slide;
 mod tables;
 mod unary;
+mod up;
 mod write;
 
 use std::cell::RefCell;
@@ -29,7 +32,7 @@ use tract_onnx::tract_core::internal::{
 };
 use tract_onnx::tract_hir::internal::OutletId;
 
-use crate::onnx::{ATTENTION, CONV, DEPTHWISE, EMBEDDING, LAYER_NORM, LINEAR, MAX_POOL};
+use crate::onnx::{ATTENTION, CONV, DEPTHWISE, EMBEDDING, EXACT_CONV, LAYER_NORM, LINEAR, MAX_POOL, UP_CONV};
 use crate::pack::{WEIGHTS as WEIGHTS_ATTRIBUTE, Weights};
 
 pub(crate) use tables::{TABLES, judge};
@@ -47,6 +50,8 @@ pub(crate) fn writes(model: &TypedModel, node: &TypedNode) -> TractResult<Option
     let ours = same::<chain::Convolve>(node)
         .or_else(|| same::<linear::Packed>(node))
         .or_else(|| same::<dense::Dense>(node))
+        .or_else(|| same::<product::Product>(node))
+        .or_else(|| same::<up::Enlarge>(node))
         .or_else(|| same::<embedding::Embedding>(node))
         .or_else(|| same::<attention::Heads>(node))
         .or_else(|| same::<layer_norm::LayerNorm>(node))
@@ -67,6 +72,8 @@ pub(crate) fn register(mut onnx: Onnx) -> Onnx {
     onnx.op_register.insert(LINEAR, linear::parse);
     onnx.op_register.insert(CONV, conv::parse);
     onnx.op_register.insert(DEPTHWISE, conv::parse);
+    onnx.op_register.insert(EXACT_CONV, conv::parse);
+    onnx.op_register.insert(UP_CONV, up::parse);
     onnx.op_register.insert(MAX_POOL, pool::parse);
     onnx.op_register.insert(EMBEDDING, embedding::parse);
     onnx.op_register.insert(ATTENTION, attention::parse);
@@ -74,6 +81,7 @@ pub(crate) fn register(mut onnx: Onnx) -> Onnx {
     for name in TABLES {
         onnx.op_register.insert(name, tables::parse);
     }
+    counted::register(&mut onnx.op_register);
     onnx
 }
 

@@ -9,6 +9,7 @@ use tract_onnx::tract_core::ops::nn::{Softmax, SoftmaxKind};
 
 use super::dense::Dense;
 use super::layer_norm::LayerNorm;
+use super::product::Product;
 use super::write::{self, Input, Output, Write};
 
 /// Replaces them and small layers in a decluttered graph, and joins sums with the normalisation that follows.
@@ -41,10 +42,12 @@ pub(crate) fn vectorise(model: &mut TypedModel) -> TractResult<()> {
     }
     for id in 0..model.nodes().len() {
         let node = &model.nodes()[id];
-        let patch = match LayerNorm::with_sum(model, node)? {
-            None => Dense::of(model, node)?,
-            found => found,
-        };
+        let mut patch = LayerNorm::with_sum(model, node)?;
+        for of in [Dense::of, Product::of] {
+            if patch.is_none() {
+                patch = of(model, node)?;
+            }
+        }
         if let Some(patch) = patch {
             patch.apply(model)?;
         }

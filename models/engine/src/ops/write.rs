@@ -38,6 +38,10 @@ impl<'a> Input<'a> {
 
     /// Its elements.
     pub(crate) fn elements<T: FromBytes + Immutable + KnownLayout>(&self) -> TractResult<&'a [T]> {
+        // No bytes may lie anywhere.
+        if self.bytes.is_empty() {
+            return Ok(&[]);
+        }
         <[T]>::ref_from_bytes(self.bytes).map_err(|_| format_err!("elements of another type"))
     }
 }
@@ -45,6 +49,9 @@ impl<'a> Input<'a> {
 impl Output<'_> {
     /// Its elements, as the operator before left them.
     pub(crate) fn elements<T: FromBytes + IntoBytes + KnownLayout>(&mut self) -> TractResult<&mut [T]> {
+        if self.bytes.is_empty() {
+            return Ok(&mut []);
+        }
         <[T]>::mut_from_bytes(self.bytes).map_err(|_| format_err!("elements of another type"))
     }
 }

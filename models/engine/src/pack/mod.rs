@@ -28,7 +28,7 @@ pub(crate) use table::Table;
 use crate::onnx::values;
 use crate::onnx::{self, CHANNELS, CONV, DEPTHWISE, EMBEDDING, LINEAR, TRANSPOSED};
 use crate::package::read_bounded;
-use crate::{LoadError, preflight};
+use crate::{LoadError, preflight, quantize};
 
 /// Attribute of an operator whose weights are packed: their place in [`Prepared::weights`].
 pub(crate) const WEIGHTS: &str = "weights";
@@ -86,6 +86,7 @@ impl Prepared {
         onnx::strip_notes(graph);
         onnx::lift_constants(graph);
         let relaxed = onnx::relax(graph);
+        quantize::fold_normalization(graph);
         onnx::fuse(graph, rows_coded || relaxed);
         let weights = packed(graph)?;
         onnx::expand_weights(graph);

@@ -35,6 +35,10 @@ pub(super) fn check(node: &NodeProto, known: &Constants<'_>) -> Result<(), Strin
         "BlackmanWindow" | "HammingWindow" | "HannWindow" => {
             known.integers(node, 0).map_or(Ok(()), |size| sized(size, "makes"))
         }
+        "MelWeightMatrix" => {
+            let one = |at: usize| known.integers(node, at).and_then(|v| v.first()).copied().unwrap_or(1);
+            sized(&[one(0), one(1)], "makes")
+        }
         _ => crate::ops::judge(node)
             .and_then(|()| window(node))
             .and_then(|()| spread(node, known)),

@@ -75,6 +75,9 @@ fn forty_bytes_cannot_ask_for_terabytes() {
     );
     let pads = with_ints(node("Pad", &["x"], "big"), "pads", &[0, 1 << 40]);
     assert_eq!(fault(add(pads), vec![]).0, "the-pad");
+    let bins = [int64s("bins", &[], &[1 << 40]), int64s("length", &[], &[16])];
+    let mel = node("MelWeightMatrix", &["bins", "length", "length", "x", "x"], "big");
+    assert_eq!(fault(add(mel), bins.to_vec()).0, "the-melweightmatrix");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Moves normalisation by constants into the convolution before it, so that codes are made of the weights that count.
+//! Moves normalisation by constants into the convolution before it, so that codes are made of the weights that count, and nothing is
+//! normalised at a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +11,7 @@ use crate::onnx::values;
 /// nothing else uses its weights.
 ///
 /// With `gain = scale / sqrt(variance + epsilon)`: `w gain` and `(b - mean) gain + shift`.
-pub(super) fn fold_normalization(graph: &mut GraphProto) {
+pub(crate) fn fold_normalization(graph: &mut GraphProto) {
     let constants: BTreeMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
     let mut uses: BTreeMap<&str, usize> = BTreeMap::new();
     let inputs = graph.node.iter().flat_map(|node| &node.input);

@@ -4,7 +4,7 @@ use super::{Chain, Layer, Order, Stage};
 use crate::activation::add_and_activate;
 use crate::conv::STRIP_MIN;
 use crate::lines::{Lines, PlacesMut, RowsMut};
-use crate::{Isa, MaxPool, QuantizedRows};
+use crate::{Isa, MaxPool, QuantizedRows, exchange_axes};
 
 /// Rows to make at a time, at least: neighbours look at the same pixels.
 const ROWS_MIN: usize = 2;
@@ -14,6 +14,9 @@ const ROWS_MIN: usize = 2;
 pub struct ChainScratch {
     image: QuantizedRows,
     rows: QuantizedRows,
+    /// An image that came in planes, and what windows see of one.
+    pixels: Vec<f32>,
+    seen: Vec<f32>,
     strip: Vec<f32>,
     /// The lines before each stage; those of the longest chain so far, so that none is made again.
     lines: Vec<Lines>,
@@ -60,12 +63,7 @@ impl Chain {
             return;
         }
         if self.sees_all() {
-            match order {
-                Order::Pixels => scratch.image.quantize(isa, image, image.len()),
-                Order::Planes => scratch
-                    .image
-                    .quantize_planes(isa, image, channels[0], &mut scratch.rows),
-            }
+            self.look(isa, (image, order), channels[0], scratch);
         }
         self.prepare(size, scratch);
         let last = self.stages.len();
@@ -81,10 +79,24 @@ impl Chain {
                     let (row, pixels) = (scratch.made[0].rows, size[1] * channels[0]);
                     scratch.lines[0].rows_mut().put(row, &image[row * pixels..][..pixels]);
                 }
-                _ => self.make(isa, level, rows, image, scratch, y),
+                _ => self.make(isa, level, rows, (image, order), scratch, y),
             }
             scratch.made[level].rows += rows;
             level = (level + 1).min(last);
+        }
+    }
+
+    /// Codes the image, or lays its pixels side by side, for a first stage that looks at it as a whole.
+    fn look(&self, isa: Isa, (image, order): (&[f32], Order), channels: usize, scratch: &mut ChainScratch) {
+        match (&*self.stages[0].layer, order) {
+            (Layer::Exact(_), Order::Pixels) => {}
+            (Layer::Exact(_), Order::Planes) => {
+                scratch.pixels.resize(image.len(), 0.0);
+                let planes = [1, channels, image.len() / channels, 1];
+                exchange_axes(image, planes, &mut scratch.pixels);
+            }
+            (_, Order::Pixels) => scratch.image.quantize(isa, image, image.len()),
+            (_, Order::Planes) => scratch.image.quantize_planes(isa, image, channels, &mut scratch.rows),
         }
     }
 
@@ -94,7 +106,7 @@ impl Chain {
             scratch.lines.resize_with(self.stages.len(), Lines::default);
         }
         scratch.made.clear();
-        let whole = matches!(&*self.stages[0].layer, Layer::Mixed(_));
+        let whole = self.stages[0].layer.mixes();
         scratch.made.push(Made {
             size,
             channels: self.channels()[0],
@@ -117,8 +129,8 @@ impl Chain {
         for (at, (lines, stage)) in scratch.lines.iter_mut().zip(&self.stages).enumerate() {
             let ([from, to], window) = ([scratch.made[at], scratch.made[at + 1]], stage.layer.window());
             match &*stage.layer {
-                Layer::Mixed(_) if at == 0 => {}
-                Layer::Mixed(_) => lines.reset_pixels(to.strip, from.size[1], from.channels),
+                Layer::Mixed(_) | Layer::Exact(_) if at == 0 => {}
+                Layer::Mixed(_) | Layer::Exact(_) => lines.reset_pixels(to.strip, from.size[1], from.channels),
                 layer @ (Layer::Apart(_) | Layer::Pooled(_)) => {
                     let sees = (window.sides[0] - 1) * window.dilations[0] + 1;
                     let rows = (to.strip - 1) * window.strides[0] + sees + from.strip - 1;
@@ -164,10 +176,20 @@ impl Chain {
     }
 
     /// Makes the next rows of what a stage gives.
-    fn make(&self, isa: Isa, level: usize, rows: usize, image: &[f32], scratch: &mut ChainScratch, y: &mut [f32]) {
+    fn make(
+        &self,
+        isa: Isa,
+        level: usize,
+        rows: usize,
+        (image, order): (&[f32], Order),
+        scratch: &mut ChainScratch,
+        y: &mut [f32],
+    ) {
         let ChainScratch {
             image: codes,
             rows: coded,
+            pixels,
+            seen,
             strip,
             lines,
             made,
@@ -178,34 +200,35 @@ impl Chain {
         let these = first..first + rows;
         let (before, after) = lines[..self.stages.len()].split_at_mut(level);
         let before = &before[level - 1];
-        let seen = (before, from.size[0]);
+        let above = (before, from.size[0]);
         fn to<'a>(after: &'a mut [Lines], y: &'a mut [f32], this: Made) -> RowsMut<'a> {
             match after.first_mut() {
                 Some(lines) => lines.rows_mut(),
                 None => RowsMut::all(y, this.size, this.channels),
             }
         }
+        let places = first * this.size[1]..(first + rows) * this.size[1];
+        let points = || match level {
+            1 => {
+                let pixels = from.size[1] * from.channels;
+                &image[first * pixels..][..rows * pixels]
+            }
+            _ => before.side_by_side(these.clone()),
+        };
+        let run = |activation, to: &mut PlacesMut<'_>| match &**layer {
+            Layer::Mixed(conv) if conv.window().is_point() => conv.points(isa, points(), coded, activation, to),
+            Layer::Mixed(conv) => conv.windows(isa, (codes, from.size), places.clone(), coded, activation, to),
+            Layer::Exact(conv) if conv.window().is_point() => conv.points(isa, points(), activation, to),
+            Layer::Exact(conv) => {
+                let image = if order == Order::Planes { pixels } else { image };
+                conv.windows(isa, (image, from.size), places.clone(), seen, activation, to);
+            }
+            Layer::Apart(_) | Layer::Pooled(_) => {}
+        };
         match &**layer {
-            Layer::Apart(conv) => conv.rows(isa, seen, these, *activation, &mut to(after, y, this)),
-            Layer::Pooled(pool) => pool.rows(isa, seen, these, *activation, &mut to(after, y, this)),
-            Layer::Mixed(conv) => {
-                let run = |activation, places: &mut PlacesMut<'_>| match level {
-                    1 if !conv.window().is_point() => {
-                        let all = first * this.size[1]..(first + rows) * this.size[1];
-                        conv.windows(isa, (codes, from.size), all, coded, activation, places);
-                    }
-                    1 => {
-                        let pixels = from.size[1] * from.channels;
-                        conv.points(
-                            isa,
-                            &image[first * pixels..][..rows * pixels],
-                            coded,
-                            activation,
-                            places,
-                        );
-                    }
-                    _ => conv.points(isa, before.side_by_side(these), coded, activation, places),
-                };
+            Layer::Apart(conv) => conv.rows(isa, above, these, *activation, &mut to(after, y, this)),
+            Layer::Pooled(pool) => pool.rows(isa, above, these, *activation, &mut to(after, y, this)),
+            Layer::Mixed(_) | Layer::Exact(_) => {
                 let Some(then) = self.onto.filter(|_| after.is_empty()) else {
                     return run(*activation, &mut to(after, y, this).places(first));
                 };

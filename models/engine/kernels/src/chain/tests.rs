@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::conv::tests::windows;
 use crate::linear::tests::{bits, codes, noise};
-use crate::{Isa, Linear};
+use crate::{Isa, Linear, Matrix};
 
 const POINT: Window = Window {
     sides: [1, 1],
@@ -56,9 +56,15 @@ fn apart(window: Window, channels: usize, seed: u64) -> Layer {
     Layer::Apart(Depthwise::new(window, &weights, channels, Some(&noise(seed ^ 1, channels))).unwrap())
 }
 
+fn in_f32(window: Window, channels: usize, outputs: usize, seed: u64) -> Layer {
+    let weights = noise(seed, window.taps() * channels * outputs);
+    let matrix = Matrix::new(&weights, outputs, Some(&noise(seed ^ 1, outputs))).unwrap();
+    Layer::Exact(ExactConv::new(window, channels, matrix).unwrap())
+}
+
 /// What a stage is made of: its kind, its window if it keeps channels apart, and its outputs if it does not.
 fn stages() -> impl Strategy<Value = Vec<(usize, Window, usize)>> {
-    proptest::collection::vec((0_usize..3, windows(), 1_usize..40), 1..5)
+    proptest::collection::vec((0_usize..4, windows(), 1_usize..40), 1..5)
 }
 
 proptest! {
@@ -76,6 +82,8 @@ proptest! {
             let layer = match (kind, windowed && at == 0) {
                 (0, _) => apart(window, channels_now, seed),
                 (1, _) => Layer::Pooled(MaxPool::new(window, channels_now)),
+                (2, true) => in_f32(window, channels_now, outputs, seed),
+                (2, false) => in_f32(POINT, channels_now, outputs, seed),
                 (_, true) => mixed(window, channels_now, outputs, seed),
                 (_, false) => mixed(POINT, channels_now, outputs, seed),
             };

@@ -1,5 +1,4 @@
-//! Finds convolutions with coded weights, or with FP32 weights that keep channels apart, and the one operator after each that
-//! the convolution can do on its way out.
+//! Finds convolutions, with coded or FP32 weights, and the one operator after each that the convolution can do on its way out.
 //!
 //! ```text
 //!   Conv - Relu | Clip | HardSwish            Conv -+- Sigmoid -+- Mul
@@ -7,17 +6,19 @@
 //! ```
 
 use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::{AttributeProto, NodeProto};
+use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
 
 use tract_onnx::pb::tensor_proto::DataType as OnnxType;
 
 use super::{
-    ACTIVATION, CHANNELS, CLIP, CONV, DEPTHWISE, HARD_SWISH, HIGH, LOW, MAX_POOL, SILU, Uses, packs, renamed, two,
-    values,
+    ACTIVATION, CHANNELS, CLIP, CONV, DEPTHWISE, EXACT_CONV, HARD_SWISH, HIGH, LOW, MAX_POOL, SILU, UP_CONV, Uses,
+    packs, renamed, two, values,
 };
 
 /// Pixels of padding on a side; dilated windows of real models have 36.
 const PADS_MAX: i64 = 255;
+/// Pixels on a side that one pixel becomes.
+const UP_MAX: i64 = 16;
 /// Nodes that may stand between a convolution and a pool.
 const BEHIND: usize = 6;
 
@@ -33,15 +34,11 @@ pub(super) fn convolution(uses: &Uses<'_>, at: usize, node: &NodeProto, codes: b
         Some(_) => return None,
         None => {
             let plain = uses.constants.get(weight.as_str())?;
-            let exact = plain.data_type == values::onnx(OnnxType::Float);
-            (
-                DEPTHWISE,
-                exact.then_some(plain.dims.as_slice())?,
-                vec![x.as_str(), weight.as_str()],
-            )
+            let (dims, inputs) = (plain_dims(plain)?, vec![x.as_str(), weight.as_str()]);
+            (if apart(node, dims) { DEPTHWISE } else { EXACT_CONV }, dims, inputs)
         }
     };
-    if !slides(node, dims, operator) {
+    if !slides(node, dims) {
         return None;
     }
     if let Some(bias) = bias.first().filter(|name| !name.is_empty()) {
@@ -67,18 +64,60 @@ pub(super) fn convolution(uses: &Uses<'_>, at: usize, node: &NodeProto, codes: b
     Some(changes)
 }
 
+/// The sizes of a constant of FP32 numbers.
+fn plain_dims(constant: &TensorProto) -> Option<&[i64]> {
+    (constant.data_type == values::onnx(OnnxType::Float)).then_some(constant.dims.as_slice())
+}
+
+fn groups(node: &NodeProto) -> i64 {
+    node.attribute.iter().find(|a| a.name == "group").map_or(1, |a| a.i)
+}
+
+/// Whether each channel is summed by itself.
+fn apart(node: &NodeProto, dims: &[i64]) -> bool {
+    matches!(dims, [outputs, 1, ..] if groups(node) == *outputs)
+}
+
 /// Whether it is one of ours: a window of ours, channels all mixed or all apart.
-fn slides(node: &NodeProto, dims: &[i64], operator: &str) -> bool {
-    let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
-    let [outputs, inputs, sides @ ..] = dims else {
+fn slides(node: &NodeProto, dims: &[i64]) -> bool {
+    let [_, inputs, sides @ ..] = dims else {
         return false;
     };
-    let declared = attribute("kernel_shape").is_none_or(|a| a.ints == sides);
+    let declared = node.attribute.iter().find(|a| a.name == "kernel_shape");
+    let declared = declared.is_none_or(|a| a.ints == sides);
     let taps = sides.iter().try_fold(*inputs, |all, side| all.checked_mul(*side));
-    let groups = attribute("group").map_or(1, |a| a.i);
-    let apart = groups == *outputs && *inputs == 1;
-    let mixes = apart || (groups == 1 && operator == CONV);
+    let mixes = apart(node, dims) || groups(node) == 1;
     declared && mixes && is_window(node, sides) && taps.is_some_and(packs)
+}
+
+/// A convolution turned round whose windows lie side by side: each pixel becomes as many as a window has.
+pub(super) fn enlarging(uses: &Uses<'_>, node: &NodeProto) -> Option<NodeProto> {
+    let [_, weight, bias @ ..] = node.input.as_slice() else {
+        return None;
+    };
+    let coded = uses.coded.get(weight.as_str()).map(|coded| coded.dims);
+    let dims = coded.or_else(|| plain_dims(uses.constants.get(weight.as_str())?))?;
+    let [inputs, outputs, rows, columns] = <&[i64; 4]>::try_from(dims).ok()?;
+    let ints = |name: &str| {
+        node.attribute
+            .iter()
+            .find(|a| a.name == name)
+            .map(|a| a.ints.as_slice())
+    };
+    let sides = [*rows, *columns];
+    let beside = ints("strides") == Some(&sides) && ints("kernel_shape").is_none_or(|shape| shape == sides);
+    let all = |name: &str, value: i64| ints(name).is_none_or(|ints| ints.iter().all(|int| *int == value));
+    let whole = all("pads", 0) && all("output_padding", 0) && all("dilations", 1) && ints("output_shape").is_none();
+    let padded = node.attribute.iter().all(|a| a.name != "auto_pad" || a.s == b"NOTSET");
+    let biased = match bias.first().filter(|name| !name.is_empty()) {
+        Some(bias) => uses.vectors.get(bias.as_str()) == Some(outputs),
+        None => true,
+    };
+    let few = sides.iter().all(|side| (1..=UP_MAX).contains(side)) && packs(*inputs) && *outputs > 0;
+    (beside && whole && padded && biased && few && groups(node) == 1).then(|| NodeProto {
+        op_type: UP_CONV.to_owned(),
+        ..node.clone()
+    })
 }
 
 /// Whether it has one or two sides and explicit padding, of which there may be no more than rows of lines should hold.
@@ -91,7 +130,7 @@ fn is_window(node: &NodeProto, sides: &[i64]) -> bool {
 }
 
 /// The largest under a window of what a convolution gave: only there the image lies as this operator takes it.
-pub(super) fn pool(uses: &Uses<'_>, node: &NodeProto) -> Option<NodeProto> {
+pub(super) fn pool(uses: &Uses<'_>, node: &NodeProto, codes: bool) -> Option<NodeProto> {
     let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
     let x = node.input.first()?;
     let sides = &attribute("kernel_shape")?.ints;
@@ -99,7 +138,7 @@ pub(super) fn pool(uses: &Uses<'_>, node: &NodeProto) -> Option<NodeProto> {
     // A window that saw nothing but padding would have no largest number.
     let seen = pads.iter().zip(sides.iter().cycle()).all(|(pad, side)| pad < side);
     let floors = attribute("ceil_mode").is_none_or(|a| a.i == 0) && node.output.len() == 1;
-    let channels = channels(uses, x, BEHIND).filter(|_| seen && floors && is_window(node, sides))?;
+    let channels = channels(uses, x, codes, BEHIND).filter(|_| seen && floors && is_window(node, sides))?;
     let mut fused = renamed(node, MAX_POOL, &[x]);
     fused.attribute.push(AttributeProto {
         name: CHANNELS.to_owned(),
@@ -110,22 +149,30 @@ pub(super) fn pool(uses: &Uses<'_>, node: &NodeProto) -> Option<NodeProto> {
     Some(fused)
 }
 
-/// Channels of what a convolution of codes gave, maybe activated or pooled since.
-fn channels(uses: &Uses<'_>, tensor: &str, behind: usize) -> Option<i64> {
+/// Channels of what a convolution of ours gave, maybe activated or pooled since.
+fn channels(uses: &Uses<'_>, tensor: &str, codes: bool, behind: usize) -> Option<i64> {
     let node = uses.makers.get(tensor).copied()?;
     match node.op_type.as_str() {
         "Conv" => {
-            let coded = uses.coded.get(node.input.get(1)?.as_str())?;
-            coded.dims.first().copied().filter(|_| slides(node, coded.dims, CONV))
+            let weight = node.input.get(1)?.as_str();
+            let dims = match uses.coded.get(weight) {
+                Some(coded) => coded
+                    .dims
+                    .first()
+                    .filter(|_| codes && coded.axis == 0)
+                    .map(|_| coded.dims)?,
+                None => plain_dims(uses.constants.get(weight)?)?,
+            };
+            dims.first().copied().filter(|_| slides(node, dims))
         }
         // A product may have the channels of either factor.
         "Mul" => {
             let [a, b] = two(&node.input)?;
-            let of = channels(uses, a, behind.checked_sub(1)?)?;
-            (channels(uses, b, behind.checked_sub(1)?)? == of).then_some(of)
+            let of = channels(uses, a, codes, behind.checked_sub(1)?)?;
+            (channels(uses, b, codes, behind.checked_sub(1)?)? == of).then_some(of)
         }
         "Relu" | "Clip" | "HardSwish" | "Sigmoid" | "MaxPool" => {
-            channels(uses, node.input.first()?, behind.checked_sub(1)?)
+            channels(uses, node.input.first()?, codes, behind.checked_sub(1)?)
         }
         _ => None,
     }

@@ -2,7 +2,7 @@
 
 use kernels::exchange_axes;
 use tract_onnx::tract_core::internal::*;
-use tract_onnx::tract_core::ops::array::{Range, Slice, TypedConcat};
+use tract_onnx::tract_core::ops::array::{Gather, Range, Slice, TypedConcat};
 use tract_onnx::tract_core::ops::nn::NearestUpsample;
 
 use super::super::write::{INPUTS_MAX, Input, Output, Write, boxed};
@@ -26,6 +26,13 @@ pub(super) fn of(node: &TypedNode, inputs: &[&TypedFact], output: &TypedFact) ->
             to: *to,
             bytes: output.datum_type.size_of(),
         }));
+    }
+    if let Some(op) = node.op_as::<Gather>() {
+        let whole = inputs
+            .get(1)
+            .is_some_and(|places| places.datum_type == i64::datum_type());
+        let plain = inputs[0].is_plain() && inputs[0].datum_type == output.datum_type;
+        return (whole && plain).then(|| boxed(Looked { axis: op.axis }));
     }
     if let Some(op) = node.op_as::<Slice>() {
         let start = op.start.to_usize().ok()?;
@@ -101,6 +108,41 @@ fn runs(shape: &[usize], bytes: usize, axis: usize) -> TractResult<[usize; 2]> {
     let outer: usize = shape[..axis].iter().product();
     let steps = outer * shape[axis];
     Ok([outer, bytes.checked_div(steps).unwrap_or(0)])
+}
+
+/// Steps of an axis that numbers name; negative ones count from its end.
+#[derive(Debug)]
+struct Looked {
+    axis: usize,
+}
+
+impl Write for Looked {
+    fn write(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> TractResult<()> {
+        let ([table, places], [y]) = (inputs, outputs) else {
+            bail!("a table, places and one result");
+        };
+        let [outer, step] = runs(table.shape, table.bytes.len(), self.axis)?;
+        let (size, places) = (table.shape[self.axis], places.elements::<i64>()?);
+        ensure!(
+            y.bytes.len() == outer * places.len() * step,
+            "{} places in {:?} make {:?}",
+            places.len(),
+            table.shape,
+            y.shape
+        );
+        let from = table.bytes.chunks_exact((size * step).max(1));
+        let to = y.bytes.chunks_exact_mut((places.len() * step).max(1));
+        for (table, y) in from.zip(to) {
+            for (place, y) in places.iter().zip(y.chunks_exact_mut(step.max(1))) {
+                let end = i64::try_from(size)?;
+                let place = if *place < 0 { place.saturating_add(end) } else { *place };
+                let place = usize::try_from(place).ok().filter(|place| *place < size);
+                let first = place.context("a place outside the table")? * step;
+                y.copy_from_slice(&table[first..first + step]);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Some steps of an axis.

@@ -22,7 +22,7 @@ pub(super) fn of(node: &TypedNode, inputs: &[&TypedFact], output: &TypedFact) ->
         return None;
     }
     if let Some(op) = node.op_as::<OptSumPool>() {
-        return whole_image(op, inputs[0], output);
+        return pool(op, inputs[0], output);
     }
     let op = node.op_as::<Reduce>()?;
     let (first, last) = (*op.axes.first()?, *op.axes.last()?);
@@ -157,20 +157,80 @@ fn max(kernel: &dyn Kernel<f32>, x: &[f32], [reduced, inner]: [usize; 2], y: &mu
     Ok(())
 }
 
-fn whole_image(op: &OptSumPool, input: &TypedFact, output: &TypedFact) -> Option<Box<dyn Write>> {
+fn pool(op: &OptSumPool, input: &TypedFact, output: &TypedFact) -> Option<Box<dyn Write>> {
     use tract_onnx::tract_core::ops::cnn::PaddingSpec;
     let (spec, shape) = (&op.pool_spec, input.shape.as_concrete()?);
     let first = matches!(spec.data_format, tract_onnx::tract_core::ops::nn::DataFormat::NCHW);
     let [_, _, sides @ ..] = shape else { return None };
-    let whole = *spec.kernel_shape == *sides && spec.padding == PaddingSpec::Valid && spec.dilations.is_none();
+    if !first || spec.padding != PaddingSpec::Valid || spec.dilations.is_some() {
+        return None;
+    }
     let ones = output.shape.iter().skip(2).all(|size| size.is_one());
-    (first && whole && ones).then(|| {
+    if ones && *spec.kernel_shape == *sides {
         let pixels = sides.iter().product();
-        boxed(WholeImage {
+        return Some(boxed(WholeImage {
             pixels,
             mean: op.normalize,
-        })
-    })
+        }));
+    }
+    let sides = <[usize; 2]>::try_from(&*spec.kernel_shape).ok()?;
+    let strides = spec
+        .strides
+        .as_ref()
+        .map_or(Some([1; 2]), |strides| (&**strides).try_into().ok())?;
+    Some(boxed(Windows {
+        sides,
+        strides,
+        mean: op.normalize,
+    }))
+}
+
+/// The sum or mean of what a window sees of a plane, none of it padding.
+#[derive(Debug)]
+struct Windows {
+    sides: [usize; 2],
+    strides: [usize; 2],
+    mean: bool,
+}
+
+impl Write for Windows {
+    fn write(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> TractResult<()> {
+        let ([x], [y]) = (inputs, outputs) else {
+            bail!("one input and one result");
+        };
+        let (&[.., height, width], &[.., rows, columns]) = (x.shape, y.shape) else {
+            bail!("no planes: {:?}", x.shape);
+        };
+        let (from, to) = (x.elements::<f32>()?, y.elements::<f32>()?);
+        let [sides, strides] = [self.sides, self.strides];
+        let fits = |axis: usize, places: usize, size: usize| (places - 1) * strides[axis] + sides[axis] <= size;
+        ensure!(
+            to.is_empty()
+                || from.len() / (height * width).max(1) == to.len() / (rows * columns)
+                    && fits(0, rows, height)
+                    && fits(1, columns, width),
+            "{:?} becomes {:?}",
+            x.shape,
+            y.shape
+        );
+        let by = if self.mean {
+            count(sides[0] * sides[1]).recip()
+        } else {
+            1.0
+        };
+        for (x, y) in from
+            .chunks_exact((height * width).max(1))
+            .zip(to.chunks_exact_mut((rows * columns).max(1)))
+        {
+            for (place, y) in y.iter_mut().enumerate() {
+                let first = place / columns * strides[0] * width + place % columns * strides[1];
+                let seen = (0..sides[0]).flat_map(|row| &x[first + row * width..][..sides[1]]);
+                let sum: f32 = seen.copied().sum();
+                *y = if self.mean { sum * by } else { sum };
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The sum or mean of each plane.

@@ -133,31 +133,34 @@ fn channels_apart_are_summed_in_f32_and_answer_the_same() {
 }
 
 #[test]
-fn a_file_of_f32_has_its_channels_apart_from_us_and_the_rest_from_tract() {
-    let apart = Case::of(40, 40, 40);
-    assert_eq!(found(apart.f32()), [DEPTHWISE, "MatMul"]);
-    assert_eq!(found(Case::of(8, 24, 1).f32()), ["Conv", "Relu", "MatMul"]);
-    // By the definition: pads 1 row above and 2 below, 1 column after; strides 2 and 1.
-    let x = ramp(40 * 63);
-    let (weights, bias) = (ramp(40 * 9), ramp(40));
-    let mut exact = Vec::new();
-    for (channel, row, column) in
-        (0..40_usize).flat_map(|c| (0..5_usize).flat_map(move |r| (0..6_usize).map(move |p| (c, r, p))))
-    {
-        let taps = (0..9).filter_map(|tap| {
-            let (r, c) = ((2 * row + tap / 3).checked_sub(1)?, column + tap % 3);
-            (r < 9 && c < 7).then(|| x[channel * 63 + r * 7 + c] * weights[channel * 9 + tap])
-        });
-        exact.push((bias[channel] + taps.sum::<f32>()).max(0.0));
+fn a_file_of_f32_has_its_convolutions_from_us_by_the_definition() {
+    for (case, operator) in [(Case::of(40, 40, 40), DEPTHWISE), (Case::of(8, 24, 1), EXACT_CONV)] {
+        assert_eq!(found(case.f32()), [operator, "MatMul"]);
+        let [channels, outputs, groups] =
+            [case.channels, case.outputs, case.groups].map(|n| usize::try_from(n).unwrap());
+        let each = channels / groups;
+        // Pads 1 row above and 2 below, 1 column after; strides 2 and 1.
+        let (x, weights, bias) = (ramp(channels * 63), ramp(outputs * each * 9), ramp(outputs));
+        let mut exact = Vec::new();
+        for (output, row, column) in
+            (0..outputs).flat_map(|o| (0..5_usize).flat_map(move |r| (0..6_usize).map(move |c| (o, r, c))))
+        {
+            let taps = (0..each * 9).filter_map(|at| {
+                let (channel, tap) = (output * groups / outputs * each + at / 9, at % 9);
+                let (r, c) = ((2 * row + tap / 3).checked_sub(1)?, column + tap % 3);
+                (r < 9 && c < 7).then(|| x[channel * 63 + r * 7 + c] * weights[output * each * 9 + at])
+            });
+            exact.push((bias[output] + taps.sum::<f32>()).max(0.0));
+        }
+        let given = [
+            of_f32s("x", vec![1, channels, 9, 7], &x),
+            of_f32s("t", vec![1, 16], &ramp(16)),
+        ];
+        let y = Graph::new(case.f32()).unwrap().run(&given).unwrap().remove(0);
+        assert_eq!(y.shape, [1, outputs, 5, 6]);
+        let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-5;
+        assert!(floats(&y).iter().zip(&exact).all(near), "{operator}");
     }
-    let given = [
-        of_f32s("x", vec![1, 40, 9, 7], &x),
-        of_f32s("t", vec![1, 16], &ramp(16)),
-    ];
-    let y = Graph::new(apart.f32()).unwrap().run(&given).unwrap().remove(0);
-    assert_eq!(y.shape, [1, 40, 5, 6]);
-    let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-5;
-    assert!(floats(&y).iter().zip(&exact).all(near));
 }
 
 #[test]
