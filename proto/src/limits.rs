@@ -119,7 +119,8 @@ pub const TREE_TARGETS_MAX: usize = 1 << 16;
 pub const RUN_ROWS_MAX: usize = 32;
 /// Rows of one call of a model.
 pub const CALL_ROWS_MAX: usize = 4096;
-/// Memory that an engine thread keeps between runs, bytes; what a larger run took is given back after it.
+/// Memory that an engine thread keeps between runs, bytes: this much for what graphs are run in, and as much each for what chains of
+/// convolutions and products of matrices need meanwhile. What a larger run took is given back after it.
 pub const RUN_MEMORY_KEPT_MAX: usize = 64 << 20;
 /// After so many runs an engine thread gives memory back that none of them needed.
 pub const RUNS_PER_SHRINK: u32 = 64;

@@ -41,6 +41,10 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
+    /// Bytes that it keeps.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.data.capacity() * size_of::<f32>()
+    }
     /// Makes room for `capacity` rows of `width` pixels in blocks, with so many of `padding` before and after each row's.
     pub(crate) fn reset_blocks(
         &mut self,

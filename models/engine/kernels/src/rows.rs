@@ -29,6 +29,11 @@ pub struct QuantizedRows {
 }
 
 impl QuantizedRows {
+    /// Bytes that it keeps.
+    pub(crate) const fn bytes(&self) -> usize {
+        let sides = self.zeros.capacity() * size_of::<i32>() + self.scales.capacity() * size_of::<f32>();
+        self.codes.capacity() + sides
+    }
     /// Bytes from row to row: `width` up to the next multiple of 4.
     pub(crate) const fn stride(&self) -> usize {
         self.width.next_multiple_of(4)

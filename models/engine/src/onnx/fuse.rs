@@ -91,10 +91,15 @@ struct Uses<'a> {
     outputs: BTreeSet<&'a str>,
 }
 
+/// Whether a node holds a graph, which may take any tensor of this one: who takes what is then not told by nodes' inputs.
+pub(crate) fn has_subgraphs(graph: &GraphProto) -> bool {
+    let nested = |node: &NodeProto| node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty());
+    graph.node.iter().any(nested)
+}
+
 /// Renames what fits. `linears` says whether linear layers may compute in integers.
 pub(crate) fn fuse(graph: &mut GraphProto, linears: bool) {
-    let nested = |node: &NodeProto| node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty());
-    if graph.node.iter().any(nested) {
+    if has_subgraphs(graph) {
         return;
     }
     let changes = {

@@ -19,7 +19,7 @@ pub(crate) use describe::{batched, describe_model};
 pub(crate) use expand::{drop_unused, expand_weights, lift_constants};
 pub(crate) use fuse::{
     ACTIVATION, ATTENTION, CHANNELS, CLIP, CONV, DEPTHWISE, EMBEDDING, EXACT_CONV, HARD_SWISH, HIGH, LAYER_NORM,
-    LINEAR, LOW, MAX_POOL, SCALE, SILU, TRANSPOSED, UP_CONV, fuse, mark_rows_coded, rows_coded,
+    LINEAR, LOW, MAX_POOL, SCALE, SILU, TRANSPOSED, UP_CONV, fuse, has_subgraphs, mark_rows_coded, rows_coded,
 };
 pub(crate) use names::name_apart;
 pub(crate) use quantized::{OF_ONNX_RUNTIME, relax};

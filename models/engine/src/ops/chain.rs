@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use kernels::{Activation, Chain, ChainScratch, Isa, Order};
+use proto::limits::RUN_MEMORY_KEPT_MAX;
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::change_axes::AxisOp;
@@ -104,6 +105,9 @@ impl Write for Convolve {
         SCRATCH.with_borrow_mut(|scratch| {
             for (image, y) in images.zip(made) {
                 self.chain.run(self.isa, (image, self.takes), size, scratch, y);
+            }
+            if scratch.bytes() > RUN_MEMORY_KEPT_MAX {
+                *scratch = ChainScratch::default();
             }
         });
         Ok(())

@@ -29,7 +29,7 @@ impl Dense {
         let Some(constant) = w.konst.as_ref().filter(|_| floats(x) && floats(w) && floats(output)) else {
             return Ok(None);
         };
-        if constant.len() > WEIGHTS_MAX || x.rank() != output.rank() || x.konst.is_some() {
+        if !(1..=WEIGHTS_MAX).contains(&constant.len()) || x.rank() != output.rank() || x.konst.is_some() {
             return Ok(None);
         }
         let Some([inputs, outputs]) = matrix(&op.axes, x.rank(), constant.shape()) else {

@@ -140,7 +140,11 @@ impl Product {
             roles: if rows_of == 0 { first } else { second },
             weights: None,
         };
-        let Some(constant) = facts[1 - rows_of].konst.as_ref().filter(|_| op.roles.batch.is_empty()) else {
+        let Some(constant) = facts[1 - rows_of]
+            .konst
+            .as_ref()
+            .filter(|constant| op.roles.batch.is_empty() && constant.len() > 0)
+        else {
             return TypedModelPatch::replace_single_op(model, node, &node.inputs, op).map(Some);
         };
         let size = |places: &[[usize; 2]], of: usize| -> usize {

@@ -8,10 +8,13 @@ use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 use crate::onnx::values;
 
 /// Replaces `BatchNormalization(Conv(x, w [, b]))` by one convolution, where nothing else takes the convolution's output and
-/// nothing else uses its weights.
+/// nothing else uses its weights. Graphs with subgraphs stay as they are.
 ///
 /// With `gain = scale / sqrt(variance + epsilon)`: `w gain` and `(b - mean) gain + shift`.
 pub(crate) fn fold_normalization(graph: &mut GraphProto) {
+    if crate::onnx::has_subgraphs(graph) {
+        return;
+    }
     let constants: BTreeMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
     let mut uses: BTreeMap<&str, usize> = BTreeMap::new();
     let inputs = graph.node.iter().flat_map(|node| &node.input);
@@ -23,6 +26,7 @@ pub(crate) fn fold_normalization(graph: &mut GraphProto) {
         .flat_map(|(at, node)| node.output.iter().map(move |o| (o.as_str(), at)))
         .collect();
     let once = |name: &str| uses.get(name) == Some(&1);
+    let is_free = |name: &str| !uses.contains_key(name) && !makers.contains_key(name) && !constants.contains_key(name);
     let mut folded: Vec<(usize, usize, Folded)> = Vec::new();
     for (at, node) in graph
         .node
@@ -41,18 +45,20 @@ pub(crate) fn fold_normalization(graph: &mut GraphProto) {
         if conv.op_type == "Conv"
             && conv.input.get(1).is_some_and(|w| once(w))
             && let Some(both) = both(conv, node, &constants)
+            && is_free(&both.bias.name)
         {
             folded.push((conv_at, at, both));
         }
     }
     let gone: BTreeSet<usize> = folded.iter().map(|(_, at, _)| *at).collect();
+    let replaced: BTreeSet<String> = folded.iter().map(|(.., both)| both.weight.name.clone()).collect();
+    graph.initializer.retain(|tensor| !replaced.contains(&tensor.name));
     for (conv_at, at, both) in folded {
         let output = std::mem::take(&mut graph.node[at].output[0]);
         let conv = &mut graph.node[conv_at];
         conv.output = vec![output];
         conv.input.truncate(2);
         conv.input.push(both.bias.name.clone());
-        graph.initializer.retain(|tensor| tensor.name != both.weight.name);
         graph.initializer.extend([both.weight, both.bias]);
     }
     let mut at = 0;
@@ -71,7 +77,8 @@ struct Folded {
 fn both(conv: &NodeProto, norm: &NodeProto, constants: &BTreeMap<&str, &TensorProto>) -> Option<Folded> {
     let attribute = |name: &str| norm.attribute.iter().find(|a| a.name == name);
     let inferring = attribute("training_mode").is_none_or(|a| a.i == 0);
-    let alone = norm.output.iter().skip(1).all(String::is_empty);
+    let made = norm.output.first().is_some_and(|output| !output.is_empty());
+    let alone = made && norm.output.iter().skip(1).all(String::is_empty);
     let vector = |at: usize| values::floats(constants.get(norm.input.get(at)?.as_str())?);
     let (scale, shift, mean, variance) = (vector(1)?, vector(2)?, vector(3)?, vector(4)?);
     let epsilon = f64::from(attribute("epsilon").map_or(1e-5, |a| a.f));
@@ -111,7 +118,8 @@ fn both(conv: &NodeProto, norm: &NodeProto, constants: &BTreeMap<&str, &TensorPr
 
 #[cfg(test)]
 mod tests {
-    use tract_onnx::pb::ModelProto;
+    use tract_onnx::pb::attribute_proto::AttributeType;
+    use tract_onnx::pb::{AttributeProto, ModelProto};
 
     use super::*;
     use crate::graph::Graph;
@@ -189,5 +197,38 @@ mod tests {
             operators(&folded(shared)),
             ["Conv", "BatchNormalization", "Relu", "Conv"]
         );
+    }
+
+    #[test]
+    fn a_graph_whose_branches_may_take_anything_stays_as_it_is() {
+        let mut model = normalized(None, false);
+        let branch = GraphProto {
+            node: vec![node("Conv", &["x", "w"], "inner")],
+            ..GraphProto::default()
+        };
+        let mut choice = node("If", &["condition"], "chosen");
+        choice.attribute = vec![AttributeProto {
+            name: "then_branch".to_owned(),
+            r#type: AttributeType::Graph.into(),
+            g: Some(branch),
+            ..AttributeProto::default()
+        }];
+        model.graph.as_mut().unwrap().node.push(choice);
+        assert_eq!(folded(model.clone()), model);
+    }
+
+    #[test]
+    fn a_normalisation_that_gives_nothing_and_a_name_that_is_taken_are_left_alone() {
+        let mut nothing = normalized(None, false);
+        let nodes = &mut nothing.graph.as_mut().unwrap().node;
+        nodes[1].output.clear();
+        nodes.truncate(2);
+        assert_eq!(operators(&folded(nothing)), ["Conv", "BatchNormalization"]);
+
+        let mut taken = normalized(None, false);
+        let graph = taken.graph.as_mut().unwrap();
+        graph.node.push(node("Relu", &["y"], "w.folded-bias"));
+        let after = folded(taken);
+        assert_eq!(operators(&after), ["Conv", "BatchNormalization", "Relu", "Relu"]);
     }
 }

@@ -24,6 +24,17 @@ pub struct ChainScratch {
     made: Vec<Made>,
 }
 
+impl ChainScratch {
+    /// Bytes that it keeps.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let floats = [&self.pixels, &self.seen, &self.strip].map(Vec::capacity);
+        let floats = floats.into_iter().sum::<usize>() * size_of::<f32>();
+        let lines: usize = self.lines.iter().map(Lines::bytes).sum();
+        floats + lines + self.image.bytes() + self.rows.bytes()
+    }
+}
+
 /// An image that is being made row by row.
 #[derive(Clone, Copy, Debug)]
 struct Made {

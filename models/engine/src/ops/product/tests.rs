@@ -87,8 +87,16 @@ fn a_row_that_is_added_is_where_sums_begin() {
 
 #[test]
 fn a_sum_of_nothing_is_zero() {
-    let [tracts, ours] = both("mk,kn->mn", &[2, 0], &[0, 3], false, false);
-    assert_eq!(tracts, ours);
+    for constant in [false, true] {
+        for (axes, a, b) in [
+            ("mk,kn->mn", [2, 0], [0, 3]),
+            ("mk,kn->mn", [2, 3], [3, 0]),
+            ("mk,nk->mn", [2, 3], [0, 3]),
+        ] {
+            let [tracts, ours] = both(axes, &a, &b, constant, false);
+            assert_eq!(tracts, ours, "{axes}, constant: {constant}");
+        }
+    }
 }
 
 #[test]
