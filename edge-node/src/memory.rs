@@ -54,8 +54,21 @@ struct Shared {
     metrics: Metrics,
     began: Instant,
     places: Mutex<Vec<Weak<Place>>>,
+    /// Bytes of models that are being loaded: their room is taken already.
+    claimed: Mutex<u64>,
     /// To the loading thread, which ends when this is gone.
     asked: SyncSender<Weak<Place>>,
+}
+
+/// Room that is held while a model is loaded: drop it when the model has its seat. Several are loaded at once after a restart.
+#[derive(Debug)]
+pub struct Claim(Memory, u64);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut claimed = self.0.claimed();
+        *claimed = claimed.saturating_sub(self.1);
+    }
 }
 
 impl Memory {
@@ -74,18 +87,22 @@ impl Memory {
             metrics,
             began: clock::instant(),
             places: Mutex::default(),
+            claimed: Mutex::default(),
             asked,
         })))
     }
 
-    /// Whether `bytes` more fit without another model leaving.
+    /// Room for `bytes` more, if they fit without another model leaving.
     #[must_use]
-    pub fn has_room(&self, bytes: u64) -> bool {
+    pub fn room(&self, bytes: u64) -> Option<Claim> {
+        let mut claimed = self.claimed();
         let used: u64 = self.residents().iter().map(|(_, resident)| resident.bytes).sum();
+        let wanted = used.saturating_add(*claimed).saturating_add(bytes);
         self.0
             .config
             .bytes_max
-            .is_none_or(|max| used.saturating_add(bytes) <= max)
+            .is_none_or(|max| wanted <= max)
+            .then(|| self.claim(&mut claimed, bytes))
     }
 
     /// Whether `model` never leaves.
@@ -94,18 +111,26 @@ impl Memory {
         self.0.config.pinned.contains(model)
     }
 
-    /// Lets others leave until `bytes` fit, or nobody is left who may.
-    pub fn make_room(&self, bytes: u64) {
-        let Some(max) = self.0.config.bytes_max else { return };
-        let residents = self.residents();
-        let all: Vec<Resident> = residents.iter().map(|(_, resident)| *resident).collect();
-        for leaver in budget::leavers(&all, max, bytes) {
-            let (place, _) = &residents[leaver];
-            tracing::info!(model = %place.model, "leaves memory: others need the room");
-            place.leave();
-            self.0.metrics.model_unloads.inc();
+    /// Room for `bytes`: lets others leave until they fit, or nobody is left who may.
+    pub fn make_room(&self, bytes: u64) -> Claim {
+        let mut claimed = self.claimed();
+        if let Some(max) = self.0.config.bytes_max {
+            let residents = self.residents();
+            let all: Vec<Resident> = residents.iter().map(|(_, resident)| *resident).collect();
+            for leaver in budget::leavers(&all, max, claimed.saturating_add(bytes)) {
+                let (place, _) = &residents[leaver];
+                tracing::info!(model = %place.model, "leaves memory: others need the room");
+                place.leave();
+                self.0.metrics.model_unloads.inc();
+            }
+            self.tell();
         }
-        self.tell();
+        self.claim(&mut claimed, bytes)
+    }
+
+    fn claim(&self, claimed: &mut u64, bytes: u64) -> Claim {
+        *claimed = claimed.saturating_add(bytes);
+        Claim(self.clone(), bytes)
     }
 
     /// A seat for `model`, whose files have `bytes` bytes and which `load` loads in about `expected`. It is taken by `loaded`
@@ -169,6 +194,10 @@ impl Memory {
         metrics
             .models_memory_bytes
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    fn claimed(&self) -> std::sync::MutexGuard<'_, u64> {
+        self.0.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Place>>> {

@@ -218,7 +218,7 @@ impl Place {
     /// Makes room and loads. On the loading thread.
     pub(super) fn load(&self) {
         let began = clock::instant();
-        self.memory.make_room(self.bytes);
+        let room = self.memory.make_room(self.bytes);
         let step = match (self.load)() {
             Ok(model) => {
                 let took = clock::instant().saturating_duration_since(began);
@@ -233,6 +233,7 @@ impl Place {
                 Step::Failed
             }
         };
+        drop(room);
         self.memory.tell();
         self.step.send_replace(step);
     }

@@ -123,3 +123,19 @@ async fn a_model_that_cannot_be_loaded_is_tried_again_by_the_next() {
     assert_eq!(seat.within(soon()).await.err(), Some(Refusal::Failed));
     assert!(seat.within(soon()).await.is_ok());
 }
+
+#[test]
+fn models_that_are_loaded_at_once_do_not_take_the_same_room() {
+    let memory = memory(20, &[]);
+    let (first, second) = (memory.room(10), memory.room(10));
+    assert!(first.is_some() && second.is_some());
+    assert!(memory.room(1).is_none(), "both are on their way");
+    drop(second);
+    let third = memory.room(10);
+    assert!(third.is_some(), "it was given up");
+    let load: Load = Arc::new(|| Ok(doubler()));
+    let name = "m".parse().unwrap();
+    let _seat = memory.seat(&name, 10, Duration::from_millis(1), load, Some(doubler()));
+    drop(first);
+    assert!(memory.room(1).is_none(), "who has a seat needs no claim");
+}

@@ -185,13 +185,13 @@ impl Works {
         let Package { manifest, variant, .. } = &package;
         let (model, load_us) = (manifest.model.clone(), u64::from(variant.measured.load_us));
         let bytes = manifest.files_for(variant).map(|file| file.bytes).sum();
-        let waits = golden == Golden::Known && !self.memory.is_pinned(&model) && !self.memory.has_room(bytes);
-        let loaded = if waits {
-            None
+        let may_wait = golden == Golden::Known && !self.memory.is_pinned(&model);
+        let room = if may_wait {
+            self.memory.room(bytes)
         } else {
-            self.memory.make_room(bytes);
-            Some(self.loader.load(&package)?)
+            Some(self.memory.make_room(bytes))
         };
+        let loaded = room.as_ref().map(|_| self.loader.load(&package)).transpose()?;
         let (loader, shelf) = (Arc::clone(&self.loader), self.shelf().clone());
         let again: Load = Arc::new(move || match shelf.unsound(&package.manifest, &package.variant) {
             Ok(0) => loader.load(&package),
@@ -200,8 +200,10 @@ impl Works {
             )),
             Err(e) => Err(runtime::telemetry::chain(&e)),
         });
-        Ok(self
+        let seat = self
             .memory
-            .seat(&model, bytes, Duration::from_micros(load_us), again, loaded))
+            .seat(&model, bytes, Duration::from_micros(load_us), again, loaded);
+        drop(room);
+        Ok(seat)
     }
 }

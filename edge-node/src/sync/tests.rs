@@ -303,7 +303,7 @@ async fn a_model_without_room_in_memory_waits_on_disk_for_who_asks_and_is_hashed
     let soon = || clock::instant() + PATIENCE;
     assert!(slot.seat.within(soon()).await.is_ok());
     assert_eq!(second.loader.loaded.lock().unwrap().len(), 1);
-    second.memory.make_room(1_000);
+    drop(second.memory.make_room(1_000));
     std::fs::write(fleet.file(&bytes), weights(2, 60_000)).unwrap();
     assert!(
         slot.seat.within(soon()).await.is_err(),
