@@ -138,4 +138,11 @@ fn models_that_are_loaded_at_once_do_not_take_the_same_room() {
     let _seat = memory.seat(&name, 10, Duration::from_millis(1), load, Some(doubler()));
     drop(first);
     assert!(memory.room(1).is_none(), "who has a seat needs no claim");
+    let fourth = memory.make_room(10);
+    assert_eq!(
+        memory.0.metrics.models_memory_bytes.get(),
+        0,
+        "what is on its way takes room from who rests"
+    );
+    drop((third, fourth));
 }

@@ -1,7 +1,5 @@
 //! What clients see of a device that fails: answers, whose they are, and that those of one are not given as those of the other.
 
-use std::time::Duration;
-
 use super::super::*;
 use super::harness::*;
 use crate::engine::device::tests::{Bench, HASTY, Manner, bench_of, in_use};
@@ -59,7 +57,7 @@ async fn a_failing_device_costs_no_request_and_its_cache_keeps_the_two_apart() {
         );
         // Named by the device's numerics, answered by the processor: told, and not kept.
         assert_eq!(node.twice(2.0).await, told(MISS, PROCESSOR));
-        until(|| !in_use(&bench.model.standing())).await;
+        until("the device to go out of use", || !in_use(&bench.model.standing())).await;
         // From now on questions are named by the processor's, and its answers are kept as such.
         assert_eq!(
             node.twice(1.0).await,
@@ -73,7 +71,7 @@ async fn a_failing_device_costs_no_request_and_its_cache_keeps_the_two_apart() {
         node.until_counted("edge_device_out_of_use 1").await;
         assert!(node.engine_is_free().await, "no engine thread is inside the device");
         bench.device.becomes(Manner::Good);
-        until(|| in_use(&bench.model.standing())).await;
+        until("the device to come back", || in_use(&bench.model.standing())).await;
         assert_eq!(node.twice(1.0).await, told(HIT, ""));
         assert_eq!(
             node.twice(2.0).await,
@@ -98,11 +96,5 @@ impl Node {
     async fn engine_is_free(&self) -> bool {
         let got = self.send(post(KEY), "/v2/models/other/infer", row(1.0, 1.0)).await;
         got.status == 200
-    }
-}
-
-async fn until(is_so: impl Fn() -> bool) {
-    while !is_so() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

@@ -649,11 +649,5 @@ async fn there_are_only_so_many_watches_and_a_client_that_leaves_gives_its_place
         ("8", "queue_full")
     );
     drop((first, rest));
-    tokio::time::timeout(Duration::from_secs(10), async {
-        while places.available_permits() < all {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await
-    .expect("its place comes back");
+    until("its place to come back", || places.available_permits() >= all).await;
 }

@@ -213,22 +213,30 @@ impl Node {
     }
     /// Waits until the model has begun `runs` runs.
     pub(super) async fn until_runs(&self, runs: usize) {
-        while self.model.count() < runs {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until("so many runs", || self.model.count() >= runs).await;
     }
     /// Waits until `/metrics` shows `line`.
     pub(super) async fn until_counted(&self, line: &str) {
-        while !self.ingress.0.parts.registry.encode().contains(line) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until(line, || self.ingress.0.parts.registry.encode().contains(line)).await;
     }
     /// Waits until `queued` requests wait.
     pub(super) async fn until_queued(&self, queued: u32) {
-        while self.serving.queued() != queued {
+        until("so many that wait", || self.serving.queued() == queued).await;
+    }
+}
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Looks again and again until it is so, and fails the test where that takes longer than anything here does.
+pub(super) async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let looking = async {
+        while !is_so() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-    }
+    };
+    let found = tokio::time::timeout(PATIENCE, looking).await;
+    assert!(found.is_ok(), "waited in vain for {what}");
 }
 
 pub(super) fn post(key: &str) -> http::request::Builder {

@@ -1,7 +1,6 @@
 //! What clients see of kept answers: whose they are, and that they go when they shall.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use super::super::*;
 use super::harness::*;
@@ -38,9 +37,10 @@ async fn a_thousand_identical_requests_at_once_are_one_execution() {
     let all = futures_util::future::join_all((0..1_000).map(|_| node.infer(row(1.0, 2.0))));
     let release = async {
         // All are counted as followers of the one flight only when it has landed: it is held until every one has boarded.
-        while node.ingress.0.parts.results.passengers() < 1_000 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until("all to have boarded", || {
+            node.ingress.0.parts.results.passengers() >= 1_000
+        })
+        .await;
         node.model.release();
     };
     let (answers, ()) = tokio::join!(all, release);

@@ -28,15 +28,7 @@ impl Conv {
     /// # Errors
     /// [`ShapeError`] when it has other inputs.
     pub fn new(window: Window, channels: usize, linear: Arc<Linear>) -> Result<Self, ShapeError> {
-        let taps = window.sides[0].checked_mul(window.sides[1]);
-        if channels == 0 || taps.and_then(|taps| taps.checked_mul(channels)) != Some(linear.inputs()) {
-            let told = format!(
-                "{} inputs for {:?} taps of {channels} channels",
-                linear.inputs(),
-                window.sides
-            );
-            return Err(ShapeError(told));
-        }
+        window.takes(linear.inputs(), channels)?;
         Ok(Self {
             window,
             channels,

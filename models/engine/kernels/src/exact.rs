@@ -24,15 +24,7 @@ impl ExactConv {
     /// # Errors
     /// [`ShapeError`] when it has other inputs.
     pub fn new(window: Window, channels: usize, matrix: Matrix) -> Result<Self, ShapeError> {
-        let taps = window.sides[0].checked_mul(window.sides[1]);
-        if channels == 0 || taps.and_then(|taps| taps.checked_mul(channels)) != Some(matrix.inputs()) {
-            let told = format!(
-                "{} inputs for {:?} taps of {channels} channels",
-                matrix.inputs(),
-                window.sides
-            );
-            return Err(ShapeError(told));
-        }
+        window.takes(matrix.inputs(), channels)?;
         Ok(Self {
             window,
             channels,

@@ -1,5 +1,7 @@
 //! Where a convolution's window stands on an image.
 
+use crate::ShapeError;
+
 /// A window that slides over an image of `height` x `width` pixels; each pair is rows, then columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -35,6 +37,21 @@ impl Window {
             .checked_sub(reach)
             .filter(|_| steps && padded <= Self::SIDE_MAX)?;
         Some(left / stride + 1)
+    }
+
+    /// Whether a layer of so many inputs looks through it at pixels of so many channels.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when it has other inputs.
+    pub(crate) fn takes(&self, inputs: usize, channels: usize) -> Result<(), ShapeError> {
+        let taps = self.sides[0].checked_mul(self.sides[1]);
+        if channels > 0 && taps.and_then(|taps| taps.checked_mul(channels)) == Some(inputs) {
+            return Ok(());
+        }
+        let sides = self.sides;
+        Err(ShapeError(format!(
+            "{inputs} inputs for {sides:?} taps of {channels} channels"
+        )))
     }
 
     /// Taps in all.
