@@ -44,14 +44,15 @@ pub async fn command(world: &World, args: &[&str]) -> Result<String> {
     printed(try_command(world, &world.folders.home(), args).await?, args)
 }
 
-/// As [`command`], on what others leave of the cores: operators have machines of their own.
+/// As [`command`], on what others leave of one `core`: operators have machines of their own.
 ///
 /// # Errors
 /// It ended with an error.
-pub async fn command_at_leisure(world: &World, args: &[&str]) -> Result<String> {
-    let mut idle = Command::new("chrt");
-    idle.args(["--idle", "0"]).arg(world.program("fleet"));
-    printed(run(idle, &world.folders.home(), args).await?, args)
+pub async fn command_aside(world: &World, core: usize, args: &[&str]) -> Result<String> {
+    let mut aside = Command::new("taskset");
+    aside.args(["--cpu-list", &core.to_string(), "chrt", "--idle", "0"]);
+    aside.arg(world.program("fleet"));
+    printed(run(aside, &world.folders.home(), args).await?, args)
 }
 
 fn printed(output: Output, args: &[&str]) -> Result<String> {

@@ -11,8 +11,8 @@ pub(super) struct Resident {
     pub(super) pinned: bool,
 }
 
-/// Indexes of those who leave so that `need` more bytes fit into `max`: the least recently used first, no more than it takes,
-/// never one that is pinned. Where that is not enough all of them leave: what is asked for is loaded all the same, since a
+/// Indexes of those who leave so that `need` more bytes fit into `max`: the least recently used first, nobody whose leaving is not needed,
+/// never one that is pinned. A small one stays where a large one that was used after it has to leave anyway. Where all that is not enough all of them leave: what is asked for is loaded all the same, since a
 /// model larger than the bound would otherwise never answer.
 pub(super) fn leavers(residents: &[Resident], max: u64, need: u64) -> Vec<usize> {
     let mut used: u64 = residents.iter().map(|resident| resident.bytes).sum();
@@ -26,7 +26,16 @@ pub(super) fn leavers(residents: &[Resident], max: u64, need: u64) -> Vec<usize>
         used -= residents[n].bytes;
         leaving.push(n);
     }
-    leaving
+    let mut needed = Vec::new();
+    for n in leaving.into_iter().rev() {
+        let with = used.saturating_add(residents[n].bytes);
+        if with.saturating_add(need) <= max {
+            used = with;
+        } else {
+            needed.push(n);
+        }
+    }
+    needed
 }
 
 #[cfg(test)]
@@ -49,28 +58,35 @@ mod tests {
         ];
         assert_eq!(leavers(&all, 50, 10), Vec::<usize>::new());
         assert_eq!(leavers(&all, 40, 5), [1]);
-        assert_eq!(leavers(&all, 40, 15), [1, 3]);
-        assert_eq!(leavers(&all, 40, 99), [1, 3, 0], "the pinned one stays");
+        assert_eq!(leavers(&all, 40, 15), [3, 1]);
+        assert_eq!(leavers(&all, 40, 99), [0, 3, 1], "the pinned one stays");
+    }
+
+    #[test]
+    fn a_small_one_stays_where_a_large_one_leaves() {
+        let all = [resident(1, 1, false), resident(90, 2, false)];
+        assert_eq!(leavers(&all, 100, 20), [1]);
+        assert_eq!(leavers(&all, 100, 100), [1, 0]);
     }
 
     proptest! {
         #[test]
-        fn whoever_leaves_was_used_no_later_than_whoever_stays_and_without_the_last_it_would_not_fit(
+        fn whoever_leaves_has_to_and_who_was_used_later_than_all_of_them_stays(
             all in prop::collection::vec((0_u64..100, 0_u64..10, any::<bool>()), 0..20), max in 0_u64..600, need in 0_u64..100
         ) {
             let all: Vec<Resident> = all.into_iter().map(|(b, u, p)| resident(b, u, p)).collect();
             let leaving = leavers(&all, max, need);
             let stays = |n: &usize| !leaving.contains(n);
+            let used: u64 = (0..all.len()).filter(stays).map(|n| all[n].bytes).sum();
             for gone in &leaving {
                 prop_assert!(!all[*gone].pinned);
-                for n in (0..all.len()).filter(stays).filter(|&n| !all[n].pinned) {
-                    prop_assert!(all[*gone].used_ms <= all[n].used_ms);
-                }
+                prop_assert!(used + all[*gone].bytes + need > max, "{gone} could stay");
             }
-            let used: u64 = (0..all.len()).filter(stays).map(|n| all[n].bytes).sum();
-            if let Some(last) = leaving.last() {
-                prop_assert!(used + all[*last].bytes + need > max);
-            }
+            // Those up to the last one that leaves, in order of use, would have been enough; and without that one they would not.
+            let last = leaving.iter().map(|&n| all[n].used_ms).max();
+            let earlier = |n: &usize| !all[*n].pinned && last.is_some_and(|last| all[*n].used_ms < last);
+            let without: u64 = (0..all.len()).filter(|n| !earlier(n)).map(|n| all[n].bytes).sum();
+            prop_assert!(last.is_none() || without + need > max);
             if used + need > max {
                 prop_assert!((0..all.len()).filter(stays).all(|n| all[n].pinned));
             }

@@ -6,13 +6,25 @@
 //! ```
 //! Niceness says who gets how much; how soon is another matter: a thread that wakes waits until a nice one's slice ends, about 3 ms.
 //! A thread of Linux's idle class gives way at once, but beside busy cores it gets next to nothing, so nobody stays in it
-//! for long. A child process begins in the class of the thread that started it.
+//! for long. A child process begins in the class of the thread that started it, and on its core.
+//!
+//! Giving way at once is not all. Linux gives a core to whoever has had less than their share of it. A thread that was put aside for one
+//! that woke has had its share, and one of the idle class has not: so the idle one gets the core beside one that could run, and
+//! keeps it until the next tick, 4 ms at 250 Hz. It has had its share in no time, but nobody looks. So somebody wakes on that
+//! core all the time ([`beat`]), which puts the idle thread aside and makes the system choose again.
 
 use std::io;
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, channel, sync_channel};
-use std::thread::{Builder, Scope};
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{Builder, Thread};
 use std::time::Duration;
 
+use rustix::process::getppid;
+use rustix::thread::{
+    CpuSet, Pid, gettid, sched_getaffinity, sched_getcpu, sched_setaffinity, set_current_timer_slack,
+};
+use rustix::time::{ClockId, clock_gettime};
 use thread_priority::{
     NormalThreadSchedulePolicy as Normal, ThreadId, ThreadPriority, ThreadSchedulePolicy,
     set_thread_priority_and_policy, thread_native_id, thread_schedule_policy,
@@ -27,32 +39,114 @@ const STACK_BYTES: usize = 64 << 10;
 /// Does `work` on this thread in what the others leave; from `patience` on with the niceness `nice`: beside a busy core 5 has a quarter of
 /// one, 10 a tenth. Afterwards the thread stays as it is then. Threads that `work` starts begin so and stay so: see [`Starter`].
 pub fn at_leisure<T>(nice: i32, patience: Duration, work: impl FnOnce() -> T) -> T {
+    on_one_core(nice, patience, sched_getaffinity(None).ok(), work)
+}
+
+/// Afterwards the thread may go to `cores`.
+fn on_one_core<T>(nice: i32, patience: Duration, cores: Option<CpuSet>, work: impl FnOnce() -> T) -> T {
     if !lets_back(nice) {
         yield_to_others(nice);
         return work();
     }
     let worker = thread_native_id();
-    change(worker, Normal::Idle);
-    yield_to_others(nice);
+    let (core, over) = (Core::settle(cores), AtomicBool::new(false));
+    let ends = now() + patience;
     std::thread::scope(|scope| {
-        // Dropped when work is over, however it ends.
-        let (_working, over) = channel::<()>();
-        let watch = move || {
-            if over.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+        let watch = || {
+            beat(core.number, || !over.load(Ordering::Relaxed) && now() < ends);
+            if !over.load(Ordering::Relaxed) {
                 change(worker, Normal::Other);
+                core.leave();
             }
         };
-        if !spawn(scope, watch) {
-            change(worker, Normal::Other);
-        }
+        let watch = Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, watch);
+        yield_to_others(nice);
+        let Ok(watch) = watch else {
+            core.leave();
+            return work();
+        };
+        change(worker, Normal::Idle);
+        let _over = Over {
+            over: &over,
+            watch: watch.thread(),
+            core: &core,
+        };
         work()
     })
+}
+
+/// Wakes on `core` every 100 us while it `goes_on`, on a thread that is for nothing else: a hundredth part of the core goes there.
+pub fn beat(core: usize, goes_on: impl Fn() -> bool) {
+    // Whoever starts this thread may be at leisure, or have been.
+    change(thread_native_id(), Normal::Other);
+    keep_to(core);
+    let _ = set_current_timer_slack(NonZeroU64::new(1));
+    while goes_on() {
+        std::thread::park_timeout(BEAT);
+    }
+}
+
+fn now() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
+}
+
+/// Longest that one who could run waits beside one at leisure that is not inside the system.
+const BEAT: Duration = Duration::from_micros(100);
+
+/// The core that a thread keeps to while it works at leisure, so that one is enough to wake on.
+struct Core {
+    number: usize,
+    worker: Pid,
+    afterwards: Option<CpuSet>,
+}
+
+impl Core {
+    /// Keeps this thread to the core that it is on.
+    fn settle(afterwards: Option<CpuSet>) -> Self {
+        let (number, worker) = (sched_getcpu(), gettid());
+        keep_to(number);
+        Self {
+            number,
+            worker,
+            afterwards,
+        }
+    }
+    /// Any thread may say so.
+    fn leave(&self) {
+        if let Some(cores) = &self.afterwards {
+            let _ = sched_setaffinity(Some(self.worker), cores);
+        }
+    }
+}
+
+/// Keeps this thread to one core. Where the system refuses, waking there does less good and no harm.
+fn keep_to(core: usize) {
+    let mut here = CpuSet::new();
+    here.set(core);
+    let _ = sched_setaffinity(None, &here);
+}
+
+/// Work is over, however it ends.
+struct Over<'a> {
+    over: &'a AtomicBool,
+    watch: &'a Thread,
+    core: &'a Core,
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.watch.unpark();
+        self.core.leave();
+    }
 }
 
 /// As [`at_leisure`], in a process that was started by somebody at leisure; otherwise `work` is done like any other.
 pub(crate) fn if_inherited<T>(nice: i32, patience: Duration, work: impl FnOnce() -> T) -> T {
     if is(Normal::Idle) {
-        at_leisure(nice, patience, work)
+        // This process was started on one core, by a thread of one that may have more.
+        let cores = getppid().and_then(|parent| sched_getaffinity(Some(parent)).ok());
+        on_one_core(nice, patience, cores, work)
     } else {
         work()
     }
@@ -134,10 +228,6 @@ fn is(class: Normal) -> bool {
     thread_schedule_policy().is_ok_and(|now| now == ThreadSchedulePolicy::Normal(class))
 }
 
-fn spawn<'scope>(scope: &'scope Scope<'scope, '_>, work: impl FnOnce() + Send + 'scope) -> bool {
-    Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work).is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +244,29 @@ mod tests {
                 std::thread::yield_now();
             }
         });
+    }
+
+    #[test]
+    fn work_at_leisure_keeps_to_one_core_until_patience_ends_or_it_does() {
+        let cores = || sched_getaffinity(None).unwrap().count();
+        let all = cores();
+        let meanwhile = if lets_back(NICE) { 1 } else { all };
+        assert_eq!(at_leisure(NICE, LONG, cores), meanwhile);
+        assert_eq!(cores(), all);
+        at_leisure(NICE, Duration::from_millis(1), || {
+            while cores() < all {
+                std::thread::yield_now();
+            }
+        });
+    }
+
+    #[test]
+    fn a_beat_goes_on_for_as_long_as_it_is_told() {
+        let beats = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| beat(sched_getcpu(), || beats.fetch_add(1, Ordering::Relaxed) < 3));
+        });
+        assert_eq!(beats.into_inner(), 4);
     }
 
     #[test]
@@ -176,7 +289,7 @@ mod tests {
     fn a_thread_that_is_started_from_leisure_by_a_starter_is_as_urgent_as_who_made_that() {
         let urgency = || (is(Normal::Idle), rustix::process::getpriority_process(None).unwrap());
         let (own, starter) = (urgency(), Starter::default());
-        let (tell, told) = channel();
+        let (tell, told) = std::sync::mpsc::channel();
         let at = std::thread::spawn(move || {
             at_leisure(NICE, LONG, || {
                 let here = urgency();

@@ -168,18 +168,16 @@ fn timed(models: &[&Loaded], vectors: &[Vector], clock: ClockId) -> Result<Vec<T
         .collect())
 }
 
-/// Like [`measure`] without the times, which are 0: as fast as the golden vectors run.
+/// What [`measure`] finds of a model that is loaded, without the times, which are 0: as fast as the golden vectors run.
 ///
 /// # Errors
 /// [`MeasureError`].
 pub fn untimed(
-    manifest: &Manifest,
+    model: &LoadedModel,
     variant: &Variant,
-    files: &PackageFiles,
     vectors: &[Vector],
 ) -> Result<(Measured, Agreement), MeasureError> {
-    let model = load(manifest, variant, files)?;
-    let agreement = agreement(&model, &variant.checks, vectors)?;
+    let agreement = agreement(model, &variant.checks, vectors)?;
     Ok((figures(&agreement, Times::default()), agreement))
 }
 

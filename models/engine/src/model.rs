@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proto::limits::{CALL_ROWS_MAX, ONNX_BYTES_MAX};
 use proto::manifest::{Dim, Manifest, Signature, TensorSpec, Variant};
 use proto::oip::Tensor;
+use tract_onnx::pb::ModelProto;
 
 use crate::graph::Graph;
 use crate::onnxruntime::Wanted;
@@ -49,6 +50,19 @@ pub fn load(manifest: &Manifest, variant: &Variant, files: &PackageFiles) -> Res
             Graph::in_onnxruntime(&onnx::decode(&bytes)?, &bytes, wanted.provider, library)?
         }
     };
+    assembled(manifest, graph, files)
+}
+
+/// As [`load`], of a variant for the engine's own that preflight has passed and that somebody has decoded.
+pub(crate) fn load_judged(
+    manifest: &Manifest,
+    model: ModelProto,
+    files: &PackageFiles,
+) -> Result<LoadedModel, LoadError> {
+    assembled(manifest, Graph::of(pack::Prepared::of(model)?)?, files)
+}
+
+fn assembled(manifest: &Manifest, graph: Graph, files: &PackageFiles) -> Result<LoadedModel, LoadError> {
     same("inputs", &manifest.inputs, graph.inputs())?;
     same("outputs", &manifest.outputs, graph.outputs())?;
     let signatures = manifest.signatures.iter().map(|spec| {
@@ -78,6 +92,8 @@ pub fn load(manifest: &Manifest, variant: &Variant, files: &PackageFiles) -> Res
     });
     let signatures = signatures.collect::<Result<_, LoadError>>()?;
     let release = manifest.release().to_string();
+    // Decoding and planning took the file's size several times over.
+    kernels::give_back();
     Ok(LoadedModel {
         release,
         graph,

@@ -1,8 +1,12 @@
 //! What a package is loaded from on this machine.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use bytes::Bytes;
+use kernels::MappedFile;
 use proto::limits::STEP_FILE_BYTES_MAX;
 
 use crate::LoadError;
@@ -74,11 +78,30 @@ impl<N: Into<String>, P: Into<PathBuf>> FromIterator<(N, P)> for PackageFiles {
 
 /// Reads a whole file unless it is longer than `bytes_max`.
 pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
-    let fail = |source| LoadError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let bytes = std::fs::metadata(path).map_err(fail)?.len();
+    let failed = |e| failed(path, e);
+    open_bounded(path, bytes_max)?;
+    std::fs::read(path).map_err(failed)
+}
+
+/// A whole file, in memory as far as it is looked at, unless it is longer than `bytes_max`. What is read into memory of our own has to be
+/// fetched, and given back later, on cores that others want: 90 MB take 100 ms.
+pub(crate) fn map_bounded(path: &Path, bytes_max: u64) -> Result<Bytes, LoadError> {
+    let mapped = MappedFile::open(&open_bounded(path, bytes_max)?).map_err(|e| failed(path, e))?;
+    Ok(Bytes::from_owner(Whole(mapped)))
+}
+
+struct Whole(Arc<MappedFile>);
+
+impl AsRef<[u8]> for Whole {
+    fn as_ref(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+fn open_bounded(path: &Path, bytes_max: u64) -> Result<File, LoadError> {
+    let failed = |e| failed(path, e);
+    let file = File::open(path).map_err(failed)?;
+    let bytes = file.metadata().map_err(failed)?.len();
     if bytes > bytes_max {
         return Err(LoadError::TooLarge {
             path: path.to_owned(),
@@ -86,5 +109,12 @@ pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadE
             bytes_max,
         });
     }
-    std::fs::read(path).map_err(fail)
+    Ok(file)
+}
+
+fn failed(path: &Path, source: std::io::Error) -> LoadError {
+    LoadError::Read {
+        path: path.to_owned(),
+        source,
+    }
 }

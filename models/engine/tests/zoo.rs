@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use engine::onnx::{Described, describe};
-use engine::{PackageFiles, measure, quantize};
+use engine::{PackageFiles, load, measure, quantize};
 use models::golden;
 use proto::manifest::Manifest;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ fn the_bundled_model_reproduces_its_golden_vectors_in_both_forms() {
     let vectors = golden::read(&std::fs::read(folder.join("golden.jsonl")).unwrap()).unwrap();
     let manifest = manifest(&describe(&onnx).unwrap());
     for variant in &manifest.variants {
-        let (_, agreement) = measure::untimed(&manifest, variant, &files, &vectors).unwrap();
+        let (_, agreement) = measure::untimed(&load(&manifest, variant, &files).unwrap(), variant, &vectors).unwrap();
         assert!(agreement.passed(), "{}: {agreement:?}", variant.id);
     }
     let loaded = |at: usize| measure::Loaded::new(&manifest, &manifest.variants[at], &files, &vectors).unwrap();
@@ -62,7 +62,8 @@ fn a_weight_of_the_bundled_model_can_stay_f32() {
         std::fs::write(scratch.path().join("int8.onnx"), int8).unwrap();
         let mut files: PackageFiles = [("labels.txt", folder.join("labels.txt"))].into_iter().collect();
         files.insert("int8.onnx", scratch.path().join("int8.onnx"));
-        let (_, agreement) = measure::untimed(&manifest, &manifest.variants[1], &files, &vectors).unwrap();
+        let variant = &manifest.variants[1];
+        let (_, agreement) = measure::untimed(&load(&manifest, variant, &files).unwrap(), variant, &vectors).unwrap();
         assert!(agreement.passed(), "{agreement:?}");
         agreement.squared_error
     };

@@ -17,7 +17,8 @@
 //! | `overload` | `overload4x/goodput` | open loop at 4 times the capacity just measured: answered within the bound, as a share of it; `../sentence`: of short texts |
 //! | | `../admitted_p99_ms`, `../refusal_p50_ms` | times of the answered, and of the refused |
 //! | `deadline` | `deadline/late_executions` | runs that began after the request's deadline; `../late_answers`, `../asked` |
-//! | `isolation` | `load_isolation/p99_ratio` | p99 of the tiny model while 90 MB are rolled out, by that before; `../embedder`: of the embedder |
+//! | `isolation` | `load_isolation/p99_ratio` | p99 of the tiny model while 90 MB are loaded, by that before |
+//! | | `../rollout` | while 90 MB are fetched, tried and loaded, and a control plane says so; `../rollout/embedder`: of the embedder |
 //! | `memory` | `memory/rss_mib_after_1000_loads` | memory of a node whose two models push each other out, beside that after 50 |
 
 pub mod answer;
@@ -119,7 +120,7 @@ impl Bench {
                 .publish(&[EMBEDDER, "--name", EMBEDDER_F32, "--no-int8"])
                 .await?;
             if wanted(Chapter::Isolation) {
-                figures.extend(isolation::measure(self, &large).await?);
+                figures.extend(isolation::rollouts(self, &large).await?);
             } else {
                 self.ours.roll_out(&large).await?;
             }
@@ -130,7 +131,7 @@ impl Bench {
             self.ours.roll_out(&int8).await?;
         }
         if wanted(Chapter::Isolation) {
-            figures.extend(isolation::measure_beside_embedder(self).await?);
+            figures.extend(isolation::rollouts_beside_embedder(self).await?);
         }
         if wanted(Chapter::Embedder) {
             figures.extend(embedder::measure(self).await?);
@@ -141,8 +142,13 @@ impl Bench {
         if wanted(Chapter::Deadline) {
             figures.extend(deadline::measure(self).await?);
         }
-        if wanted(Chapter::Memory) {
+        if wanted(Chapter::Isolation) || wanted(Chapter::Memory) {
             self.ours.bound_memory(memory::BYTES_MAX).await?;
+        }
+        if wanted(Chapter::Isolation) {
+            figures.extend(isolation::loads(self).await?);
+        }
+        if wanted(Chapter::Memory) {
             figures.extend(memory::measure(self).await?);
         }
         Ok(figures)

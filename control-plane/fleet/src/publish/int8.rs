@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use engine::PackageFiles;
 use engine::measure::{self, MeasureError, Times};
 use engine::quantize::keep::{Attempt, Kept, fewest};
 use engine::quantize::{Calibration, QuantizeError, weights, weights_int8_but};
+use engine::{PackageFiles, load};
 use models::golden::{Agreement, Vector, Verdict};
 use proto::manifest::{Check, Manifest, Measured, Variant};
 
@@ -97,7 +97,8 @@ impl Workbench<'_> {
     fn attempt(&self, keep: &BTreeSet<String>) -> Result<Form, NoForm> {
         let small = weights_int8_but(self.onnx, keep, self.calibration)?;
         std::fs::write(&self.path, &small)?;
-        let (measured, agreement) = measure::untimed(self.manifest, self.variant, self.files, self.golden)?;
+        let model = load(self.manifest, self.variant, self.files).map_err(MeasureError::Load)?;
+        let (measured, agreement) = measure::untimed(&model, self.variant, self.golden)?;
         Ok(Form {
             bytes: u64::try_from(small.len()).unwrap_or(u64::MAX),
             measured,

@@ -21,8 +21,9 @@ impl MappedFile {
     /// # Errors
     /// Those of the system.
     pub fn open(file: &File) -> io::Result<Arc<Self>> {
-        // SAFETY: the mapping lives as long as `self` and is only read. Its bytes are plain numbers, any of which are valid, and no
-        // index or length is taken from them, so even a file that was changed in place could alter no more than results.
+        // SAFETY: the mapping lives as long as `self` and is only read. Its bytes are plain numbers, any of which are valid. Of packed weights
+        // no index or length is taken; readers of other files compare each one with what is there, so even a file that was changed in
+        // place could alter no more than results.
         let map = unsafe { Mmap::map(file) }?;
         Ok(Arc::new(Self(map)))
     }

@@ -9,10 +9,11 @@ use tract_onnx::pb::ModelProto;
 
 use super::{ASKED, CheckJob, CheckReport, ON_DEVICE, Verdict, peak_bytes};
 use crate::graph::Graph;
+use crate::model::load_judged;
 use crate::onnxruntime::{Library, Provider, Wanted, stand_in};
-use crate::package::read_bounded;
+use crate::package::{map_bounded, read_bounded};
 use crate::preflight::{GraphReport, PreflightError, check, check_for_onnxruntime};
-use crate::{LoadError, PackageFiles, leisure, measure, onnx};
+use crate::{LoadError, PackageFiles, leisure, load, measure, onnx};
 
 /// After patience, of a child that nobody waits for.
 const NICE: i32 = 10;
@@ -75,17 +76,15 @@ fn verdict() -> Verdict {
     }
 }
 
-/// A file that was judged: its bytes, what they hold, and what is told of it.
+/// A file that was judged: what it holds, and what is told of it.
 struct Judged {
-    bytes: Vec<u8>,
     model: ModelProto,
     report: CheckReport,
 }
 
 /// Preflight and description of a file.
 fn judged(path: &Path, rules: fn(&ModelProto) -> Result<GraphReport, PreflightError>) -> Result<Judged, LoadError> {
-    let bytes = read_bounded(path, ONNX_BYTES_MAX)?;
-    let model = onnx::decode(&bytes)?;
+    let model = onnx::decode_shared(map_bounded(path, ONNX_BYTES_MAX)?)?;
     let graph = rules(&model)?;
     let onnx::Described { inputs, outputs, opset } = onnx::describe_model(&model)?;
     let report = CheckReport {
@@ -97,18 +96,19 @@ fn judged(path: &Path, rules: fn(&ModelProto) -> Result<GraphReport, PreflightEr
         measured: None,
         peak_bytes: 0,
     };
-    Ok(Judged { bytes, model, report })
+    Ok(Judged { model, report })
 }
 
 /// A file alone, in the engine or in the ONNX Runtime that is named.
 fn file(path: &Path, onnxruntime: Option<&Library>) -> Result<CheckReport, LoadError> {
     let (graph, report) = match onnxruntime {
         None => {
-            let Judged { model, report, .. } = judged(path, check)?;
+            let Judged { model, report } = judged(path, check)?;
             (Graph::new(model)?, report)
         }
         Some(library) => {
-            let Judged { bytes, model, report } = judged(path, check_for_onnxruntime)?;
+            let Judged { model, report } = judged(path, check_for_onnxruntime)?;
+            let bytes = map_bounded(path, ONNX_BYTES_MAX)?;
             (Graph::in_onnxruntime(&model, &bytes, Provider::Cpu, library)?, report)
         }
     };
@@ -136,19 +136,24 @@ fn attempt(job: &CheckJob) -> Result<CheckReport, String> {
                 .variant(variant)
                 .ok_or_else(|| format!("the manifest has no variant `{variant}`"))?;
             let stand_in = stand_in(manifest, variant).map_err(|e| text(&e))?;
-            let rules = match Wanted::of(variant).map_err(|e| text(&e))? {
-                None => check,
-                Some(_) => check_for_onnxruntime,
-            };
+            let own = Wanted::of(variant).map_err(|e| text(&e))?.is_none();
+            let rules = if own { check } else { check_for_onnxruntime };
             let path = files.path(&variant.file).map_err(|e| text(&e))?;
-            let Judged { report, .. } = judged(path, rules).map_err(|e| text(&e))?;
+            let Judged { model, report } = judged(path, rules).map_err(|e| text(&e))?;
             let golden = read_bounded(files.path(&manifest.golden_file).map_err(|e| text(&e))?, FILE_BYTES_MAX)
                 .map_err(|e| text(&e))?;
             let vectors = models::golden::read(&golden).map_err(|e| text(&e))?;
             let (measured, agreement) = if *timed {
+                // Loading is one of the times: it begins with the file.
+                drop(model);
                 measure::measure(manifest, variant, &files, &vectors).map_err(|e| text(&e))?
             } else {
-                measure::untimed(manifest, variant, &files, &vectors).map_err(|e| text(&e))?
+                let loaded = if own {
+                    load_judged(manifest, model, &files)
+                } else {
+                    load(manifest, variant, &files)
+                };
+                measure::untimed(&loaded.map_err(|e| text(&e))?, variant, &vectors).map_err(|e| text(&e))?
             };
             if !agreement.passed() {
                 let failed = measure::failed(&agreement);

@@ -10,7 +10,8 @@ mod quantized;
 pub(crate) mod values;
 mod wire;
 
-use prost::Message as _;
+use bytes::Bytes;
+use prost::{DecodeError, Message as _};
 use proto::limits::{GRAPH_MESSAGES_MAX, ONNX_BYTES_MAX};
 use tract_onnx::pb::{GraphProto, ModelProto};
 
@@ -65,12 +66,26 @@ pub enum OnnxError {
 /// # Errors
 /// [`OnnxError::TooLarge`], [`OnnxError::TooMany`], [`OnnxError::Malformed`], [`OnnxError::NoGraph`].
 pub fn decode(bytes: &[u8]) -> Result<ModelProto, OnnxError> {
+    check_size(bytes)?;
+    decoded(ModelProto::decode(bytes))
+}
+
+/// As [`decode`]; copies tensors once, where out of a slice they are copied twice.
+pub(crate) fn decode_shared(bytes: Bytes) -> Result<ModelProto, OnnxError> {
+    check_size(&bytes)?;
+    decoded(ModelProto::decode(bytes))
+}
+
+fn check_size(bytes: &[u8]) -> Result<(), OnnxError> {
     let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     if length > ONNX_BYTES_MAX {
         return Err(OnnxError::TooLarge { bytes: length });
     }
-    wire::check_parts(bytes)?;
-    let mut model = ModelProto::decode(bytes).map_err(|e| OnnxError::Malformed { why: e.to_string() })?;
+    wire::check_parts(bytes)
+}
+
+fn decoded(model: Result<ModelProto, DecodeError>) -> Result<ModelProto, OnnxError> {
+    let mut model = model.map_err(|e| OnnxError::Malformed { why: e.to_string() })?;
     if model
         .graph
         .as_ref()

@@ -27,7 +27,7 @@ pub(crate) use table::Table;
 
 use crate::onnx::values;
 use crate::onnx::{self, CHANNELS, CONV, DEPTHWISE, EMBEDDING, LINEAR, TRANSPOSED};
-use crate::package::read_bounded;
+use crate::package::map_bounded;
 use crate::{LoadError, preflight, quantize};
 
 /// Attribute of an operator whose weights are packed: their place in [`Prepared::weights`].
@@ -58,9 +58,7 @@ pub fn prepare(path: &Path, kept: Option<(&PackedFolder, &ContentHash)>) -> Resu
     if let Some(prepared) = kept.and_then(|(folder, file)| folder.open(file)) {
         return Ok(prepared);
     }
-    let bytes = read_bounded(path, ONNX_BYTES_MAX)?;
-    let model = onnx::decode(&bytes)?;
-    drop(bytes);
+    let model = onnx::decode_shared(map_bounded(path, ONNX_BYTES_MAX)?)?;
     preflight::check(&model)?;
     let prepared = Prepared::of(model)?;
     let Some((folder, file)) = kept.filter(|_| !prepared.weights.is_empty()) else {
@@ -69,10 +67,7 @@ pub fn prepare(path: &Path, kept: Option<(&PackedFolder, &ContentHash)>) -> Resu
     if let Err(error) = folder.keep(file, &prepared) {
         tracing::warn!(%error, "packed weights cannot be kept: the next start will pack them again");
     }
-    // Decoding and packing took the file's size several times over.
-    let opened = folder.open(file).unwrap_or(prepared);
-    kernels::give_back();
-    Ok(opened)
+    Ok(folder.open(file).unwrap_or(prepared))
 }
 
 impl Prepared {

@@ -17,8 +17,8 @@ use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dim;
 use tract_onnx::pb::type_proto::Value as Type;
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
-use crate::onnx::{OnnxError, decode, values};
-use crate::package::read_bounded;
+use crate::onnx::{OnnxError, decode_shared, values};
+use crate::package::map_bounded;
 
 /// Operators that draw numbers.
 const RANDOM: [&str; 7] = [
@@ -100,8 +100,8 @@ pub enum PreflightError {
 /// # Errors
 /// [`PreflightError`], which names what is wrong and where.
 pub fn preflight(onnx: &Path) -> Result<GraphReport, PreflightError> {
-    let bytes = read_bounded(onnx, ONNX_BYTES_MAX).map_err(|e| PreflightError::Read(e.to_string()))?;
-    check(&decode(&bytes)?)
+    let bytes = map_bounded(onnx, ONNX_BYTES_MAX).map_err(|e| PreflightError::Read(e.to_string()))?;
+    check(&decode_shared(bytes)?)
 }
 
 /// Judges a decoded model.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::onnx::encode;
+use crate::onnx::{decode, encode};
 use crate::testing::{int64s, model_proto, node, ramp, with_int, with_ints};
 use proptest::prelude::*;
 

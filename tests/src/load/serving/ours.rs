@@ -5,8 +5,12 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use engine::leisure::beat;
 use fleet::dev::layout::{Folders, NODES};
 use fleet::dev::world::{RunFile, World};
 
@@ -14,7 +18,7 @@ use super::asked::Door;
 use super::connection::Connection;
 use super::process;
 use super::target::OK;
-use crate::fleet::{command, command_at_leisure, until};
+use crate::fleet::{command, command_aside, until};
 
 /// The only node of its region.
 const NODE: &str = "eu-dub/n1";
@@ -27,6 +31,43 @@ pub(super) struct Ours {
     pub(super) address: SocketAddr,
     world: World,
     _folder: tempfile::TempDir,
+}
+
+/// The core that parts of the fleet which stand elsewhere keep to, at leisure, while this lives.
+pub(super) struct Aside {
+    core: usize,
+    over: Arc<AtomicBool>,
+}
+
+impl Aside {
+    fn new() -> Result<Self> {
+        let (core, over) = (rustix::thread::sched_getcpu(), Arc::new(AtomicBool::new(false)));
+        let told = Arc::clone(&over);
+        std::thread::Builder::new()
+            .name("beat".to_owned())
+            .spawn(move || beat(core, || !told.load(Ordering::Relaxed)))?;
+        Ok(Self { core, over })
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+const fn roll_out(release: &str) -> [&str; 6] {
+    ["rollout", "start", release, "--waves", REGION, "--watch"]
+}
+
+fn util_linux(program: &str, args: &[&str]) -> Result<()> {
+    let status = std::process::Command::new(program)
+        .args(args)
+        .stdout(Stdio::null())
+        .status();
+    let status = status.with_context(|| format!("run {program}, of util-linux"))?;
+    ensure!(status.success(), "{program} {args:?} fails");
+    Ok(())
 }
 
 impl Ours {
@@ -80,37 +121,39 @@ impl Ours {
     /// It was refused.
     pub(super) async fn roll_out(&self, release: &str) -> Result<()> {
         eprintln!("·· rolling {release} out");
-        command_at_leisure(
-            &self.world,
-            &["rollout", "start", release, "--waves", REGION, "--watch"],
-        )
-        .await?;
-        Ok(())
+        command(&self.world, &roll_out(release)).await.map(drop)
     }
 
-    /// Lets the node and its client have the cores: the other parts of a fleet stand on machines of their own.
+    /// Does so out of the way.
+    ///
+    /// # Errors
+    /// It was refused.
+    pub(super) async fn roll_out_aside(&self, release: &str, aside: &Aside) -> Result<()> {
+        eprintln!("·· rolling {release} out");
+        command_aside(&self.world, aside.core, &roll_out(release))
+            .await
+            .map(drop)
+    }
+
+    /// Lets the node and its client have the cores until the guard is dropped: the other parts of a fleet stand on machines of their own.
     ///
     /// # Errors
     /// Their processes are not to be found.
-    pub(super) fn leave_the_cores(&self) -> Result<()> {
+    pub(super) fn leave_the_cores(&self) -> Result<Aside> {
         self.world.write_run_file()?;
         let run = RunFile::read(&self.world.folders).context("the fleet's processes")?;
         ensure!(
             run.parts.iter().any(|part| part.name == NODE),
             "no part is called {NODE}"
         );
+        let aside = Aside::new()?;
+        let core = aside.core.to_string();
         for part in run.parts.iter().filter(|part| part.name != NODE) {
             let pid = part.pid.to_string();
-            let chrt = std::process::Command::new("chrt")
-                .args(["--idle", "--all-tasks", "--pid", "0", &pid])
-                .status();
-            ensure!(
-                chrt.context("run chrt, of util-linux")?.success(),
-                "{} keeps its class",
-                part.name
-            );
+            util_linux("taskset", &["--all-tasks", "--cpu-list", "--pid", &core, &pid])?;
+            util_linux("chrt", &["--idle", "--all-tasks", "--pid", "0", &pid])?;
         }
-        Ok(())
+        Ok(aside)
     }
 
     /// Starts the node again with room in memory for `bytes` of model files.
