@@ -7,6 +7,8 @@ Reads one JSON object a line, answers with one a line. `TENSORS` is [{"name", "d
         answers {"forms": {NAME: PATH}, "refused": {NAME: why}}
     {"calls": [TENSORS, ..], "to": FOLDER}
         runs each form on each call and writes its outputs; answers {"answers": {NAME: [TENSORS, ..]}, "refused": {NAME: why}}
+    {"products": true}
+        answers {"products": how many numbers the f32 form multiplies on the first of those calls, in layers and between activations}
     {"run": SECONDS, "threads": N}
         runs each form for so long on N threads; answers {NAME: {"cpu": [us, ..], "wall": [us, ..]}}, of one call each
 
@@ -94,6 +96,40 @@ def quantize(kind, model, path, calibration):
         os.replace(path + ".part", path)
 
 
+def products(path, inputs):
+    """Multiply-accumulates of a call. Sizes are those that a run shows, so nothing about shapes has to be known."""
+    import onnx
+
+    model = onnx.load(path)
+    graph = model.graph
+    sizes = {constant.name: tuple(constant.dims) for constant in graph.initializer}
+    sizes |= {name: array.shape for name, array in inputs.items()}
+    of = [node for node in graph.node if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")]
+    shown = {name for node in of for name in [*node.input[:2], node.output[0]]} - sizes.keys()
+    have = {output.name for output in graph.output}
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(shown - have))
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    ran = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    sizes |= {name: array.shape for name, array in zip(sorted(shown), ran.run(sorted(shown), inputs))}
+
+    def made(node):
+        (left, right), out = (sizes[name] for name in node.input[:2]), sizes[node.output[0]]
+        match node.op_type:
+            case "Conv":
+                return np.prod(out, dtype=np.int64) * np.prod(right[1:], dtype=np.int64)
+            case "ConvTranspose":
+                return np.prod(left, dtype=np.int64) * np.prod(right[1:], dtype=np.int64)
+            case "Gemm":
+                turned = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+                return np.prod(out, dtype=np.int64) * left[0 if turned else 1]
+            case _:
+                return np.prod(out, dtype=np.int64) * left[-1]
+
+    return int(sum(made(node) for node in of))
+
+
 class Rival:
     def model(self, ask):
         self.paths, self.sessions, refused = {"f32": ask["model"]}, {}, {}
@@ -125,6 +161,9 @@ class Rival:
                 refused[form] = why(error)
                 del self.paths[form]
         return {"answers": answers, "refused": refused}
+
+    def products(self, _):
+        return {"products": products(self.paths["f32"], self.inputs[0])}
 
     def run(self, ask):
         return {form: self.times(self.session(form, ask["threads"]), ask) for form in self.paths}
@@ -169,7 +208,7 @@ def main():
     answers, sys.stdout, rival = sys.stdout, sys.stderr, Rival()
     for line in sys.stdin:
         ask = json.loads(line)
-        task = next(getattr(rival, kind) for kind in ("model", "calls", "run") if kind in ask)
+        task = next(getattr(rival, kind) for kind in ("model", "calls", "products", "run") if kind in ask)
         print(json.dumps(task(ask)), file=answers, flush=True)
 
 

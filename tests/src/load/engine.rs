@@ -10,6 +10,7 @@
 //! | `../t1/wall` | wall time of the same |
 //! | `../t2`, `../t2/wall` | CPU of both threads, and wall time, of the same rows on two threads |
 //! | `../t1/cosine` | the row whose answer lies furthest from ONNX Runtime's f32, 1 is the same |
+//! | `../t1/gmac_s` | products a second in layers and between activations, beside what a core's multipliers do in a loop of nothing else |
 //! | `MODEL/FORM/load_ms` | file on disk to first answer of one row, in a fresh process on a machine that loaded it before |
 //! | `../first_load_ms` | the same where it was never loaded: ours packs its weights and writes them |
 //! | `../pss_mib`, `../pss_per_file` | memory that this process grew by meanwhile, and that by the file's size |

@@ -22,6 +22,7 @@ mod lines;
 mod matrix;
 mod memory;
 mod outer;
+pub mod peak;
 mod plain;
 mod pool;
 mod products;

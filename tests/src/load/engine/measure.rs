@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use engine::graph::Graph;
 use models::golden::judge;
 
-use super::ours::{Form, alone, paired};
+use super::ours::{Form, alone, paired, peak};
 use super::rival::{Answer, DYNAMIC, F32, Rival, STATIC, Times};
 use super::rows::Call;
 use super::{Figure, SUITE, median};
@@ -20,6 +20,8 @@ pub(super) struct Case {
     pub(super) calls: Vec<Call>,
     ours: Vec<f64>,
     theirs: BTreeMap<String, f64>,
+    /// Numbers that a call multiplies.
+    products: u64,
 }
 
 impl Case {
@@ -36,6 +38,7 @@ impl Case {
                 .iter()
                 .map(|(form, answer)| Ok((form.clone(), agreement(answer, exact)?)))
                 .collect::<Result<_>>()?,
+            products: rival.products()?,
             calls,
         })
     }
@@ -53,7 +56,11 @@ impl Case {
             let time: fn(&Graph, &[Call]) -> Result<Times> = if threads == 1 { alone } else { paired };
             let mut ours: Vec<Times> = forms.iter().map(|_| Times::default()).collect();
             let mut theirs: BTreeMap<String, Times> = BTreeMap::new();
+            let mut most: Vec<Vec<f64>> = forms.iter().map(|_| Vec::new()).collect();
             for _ in 0..rounds {
+                for (form, most) in forms.iter().zip(&mut most).filter(|_| threads == 1) {
+                    most.extend(peak(form.is_int8()));
+                }
                 for (form, times) in forms.iter().zip(&mut ours) {
                     times.extend(time(&form.graph, &self.calls)?);
                 }
@@ -65,7 +72,7 @@ impl Case {
                 .into_iter()
                 .map(|(form, times)| (form, times.medians()))
                 .collect();
-            for ((form, times), cosine) in forms.iter().zip(ours).zip(&self.ours) {
+            for (((form, times), cosine), mut most) in forms.iter().zip(ours).zip(&self.ours).zip(most) {
                 let name = format!("{}/t{threads}", name(form));
                 let ours = times.medians();
                 figures.extend(self.figures(&name, ours, &theirs, *cosine));
@@ -74,6 +81,7 @@ impl Case {
                 }
                 if threads == 1 {
                     figures.extend(self.closeness(&name, form, *cosine));
+                    figures.extend(self.reached(&name, ours.0, median(&mut most)));
                 }
             }
         }
@@ -109,6 +117,14 @@ impl Case {
             .into_iter()
             .filter_map(beside)
             .collect()
+    }
+
+    /// Products a second in a call of `us`, beside the `most` that this core's multipliers do; nothing where nothing is multiplied.
+    fn reached(&self, name: &str, us: f64, most: f64) -> Option<Figure> {
+        #[expect(clippy::cast_precision_loss, reason = "exact to one in a quadrillion")]
+        let products = self.products as f64;
+        let figure = Figure::alone(SUITE, format!("{name}/gmac_s"), products / us / 1e3, "G/s");
+        (products > 0.0 && most > 0.0).then(|| figure.beside("peak", most))
     }
 
     fn closeness(&self, name: &str, form: &Form, cosine: f64) -> Vec<Figure> {
@@ -155,6 +171,7 @@ mod tests {
         let named = |of: [(&str, f64); 3]| of.map(|(form, value)| (form.to_owned(), value));
         let case = Case {
             calls: Vec::new(),
+            products: 0,
             ours: Vec::new(),
             theirs: named([(F32, 1.0), (DYNAMIC, 0.9), (STATIC, 0.99)]).into(),
         };

@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use engine::graph::Graph;
 use engine::{onnx, preflight, quantize};
+use kernels::Isa;
+use kernels::peak::{codes, floats};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::rival::{DYNAMIC, Rival, STATIC, Times};
@@ -80,6 +82,21 @@ pub(super) fn alone(graph: &Graph, calls: &[Call]) -> Result<Times> {
         turn.sample(start);
     }
     Ok(turn.times)
+}
+
+/// Thousand millions of products a second that this core's multipliers do at most, of codes or of FP32; nothing where no such limit is
+/// known.
+pub(super) fn peak(of_codes: bool) -> Option<f64> {
+    const PASSES: u32 = 1 << 18;
+    let (isa, start) = (Isa::best(), now(ClockId::ThreadCPUTime));
+    let products = if of_codes {
+        codes(isa, PASSES)
+    } else {
+        floats(isa, PASSES)
+    };
+    let took = now(ClockId::ThreadCPUTime) - start;
+    #[expect(clippy::cast_precision_loss, reason = "a few hundred million")]
+    products.map(|products| products as f64 / took.as_secs_f64() / 1e9)
 }
 
 /// The time of the same rows, halves at once on two threads; a single row runs on both, and each run counts half.

@@ -68,6 +68,11 @@ struct Answers {
     refused: BTreeMap<String, String>,
 }
 
+#[derive(Deserialize)]
+struct Products {
+    products: u64,
+}
+
 impl Rival {
     pub(super) fn start(kept: &Path, scratch: &Path) -> Result<Self> {
         let requires = std::fs::read_to_string(script().with_file_name("requirements.txt"))?;
@@ -127,6 +132,12 @@ impl Rival {
             Ok((form, answers))
         };
         told.answers.into_iter().map(read).collect()
+    }
+
+    /// How many numbers f32 multiplies in the first of those calls.
+    pub(super) fn products(&mut self) -> Result<u64> {
+        let told: Products = self.answer(&json!({"products": true}))?;
+        Ok(told.products)
     }
 
     fn without(&mut self, refused: &BTreeMap<String, String>) {

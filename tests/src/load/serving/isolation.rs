@@ -58,7 +58,7 @@ pub(super) async fn loads(bench: &Bench) -> Result<Vec<Figure>> {
         seen.round(bench, &steady, turns.all()).await?;
     }
     let (done, asked) = (loaded().await? - before, f64::from(2 * TURNS * rounds));
-    ensure!(done >= 0.8 * asked, "{done} models of {asked} were loaded");
+    ensure!(done >= 0.7 * asked, "{done} models of {asked} were loaded");
     Ok(seen.figures("", "load_s"))
 }
 
@@ -101,8 +101,8 @@ impl Turns {
                     "{}",
                     String::from_utf8_lossy(&answer.body())
                 );
-                // Nobody says when it is there, but for those who have it run.
-                tokio::time::sleep(*takes).await;
+                // Nobody says when it is there, but for those who have it run. Beside others it takes a little longer.
+                tokio::time::sleep(*takes * 5 / 4).await;
             }
         }
         Ok(vec![self.models[1].1.as_secs_f64()])
