@@ -12,7 +12,9 @@ pub(super) struct Resident {
 }
 
 /// Indexes of those who leave so that `need` more bytes fit into `max`: the least recently used first, nobody whose leaving is not needed,
-/// never one that is pinned. A small one stays where a large one that was used after it has to leave anyway. Where all that is not enough all of them leave: what is asked for is loaded all the same, since a
+/// never one that is pinned. A small one stays where a large one that was used after it has to leave anyway.
+///
+/// Where all that is not enough all of them leave: what is asked for is loaded all the same, since a
 /// model larger than the bound would otherwise never answer.
 pub(super) fn leavers(residents: &[Resident], max: u64, need: u64) -> Vec<usize> {
     let mut used: u64 = residents.iter().map(|resident| resident.bytes).sum();
@@ -71,7 +73,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_leaves_has_to_and_who_was_used_later_than_all_of_them_stays(
+        fn whoever_leaves_has_to_and_with_those_used_before_the_last_one_gone_it_has_to_as_well(
             all in prop::collection::vec((0_u64..100, 0_u64..10, any::<bool>()), 0..20), max in 0_u64..600, need in 0_u64..100
         ) {
             let all: Vec<Resident> = all.into_iter().map(|(b, u, p)| resident(b, u, p)).collect();

@@ -37,12 +37,13 @@ pub const PATIENCE_AHEAD: Duration = Duration::from_secs(5);
 const STACK_BYTES: usize = 64 << 10;
 
 /// Does `work` on this thread in what the others leave; from `patience` on with the niceness `nice`: beside a busy core 5 has a quarter of
-/// one, 10 a tenth. Afterwards the thread stays as it is then. Threads that `work` starts begin so and stay so: see [`Starter`].
+/// one, 10 a tenth. Afterwards the thread stays as it is then. Threads that `work` starts begin so, on the same core, and stay so: see
+/// [`Starter`].
 pub fn at_leisure<T>(nice: i32, patience: Duration, work: impl FnOnce() -> T) -> T {
     on_one_core(nice, patience, sched_getaffinity(None).ok(), work)
 }
 
-/// Afterwards the thread may go to `cores`.
+/// Afterwards the thread may go to `cores`; where nobody knows which, it is not kept to one.
 fn on_one_core<T>(nice: i32, patience: Duration, cores: Option<CpuSet>, work: impl FnOnce() -> T) -> T {
     if !lets_back(nice) {
         yield_to_others(nice);
@@ -60,12 +61,14 @@ fn on_one_core<T>(nice: i32, patience: Duration, cores: Option<CpuSet>, work: im
             }
         };
         let watch = Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, watch);
-        yield_to_others(nice);
         let Ok(watch) = watch else {
             core.leave();
+            yield_to_others(nice);
             return work();
         };
         change(worker, Normal::Idle);
+        // After the class: setting that sets this thread's niceness too.
+        yield_to_others(nice);
         let _over = Over {
             over: &over,
             watch: watch.thread(),
@@ -104,7 +107,9 @@ impl Core {
     /// Keeps this thread to the core that it is on.
     fn settle(afterwards: Option<CpuSet>) -> Self {
         let (number, worker) = (sched_getcpu(), gettid());
-        keep_to(number);
+        if afterwards.is_some() {
+            keep_to(number);
+        }
         Self {
             number,
             worker,
@@ -117,6 +122,13 @@ impl Core {
             let _ = sched_setaffinity(Some(self.worker), cores);
         }
     }
+}
+
+/// The system takes those of them that there are.
+fn all_cores() -> CpuSet {
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|core| all.set(core));
+    all
 }
 
 /// Keeps this thread to one core. Where the system refuses, waking there does less good and no harm.
@@ -146,7 +158,7 @@ pub(crate) fn if_inherited<T>(nice: i32, patience: Duration, work: impl FnOnce()
     if is(Normal::Idle) {
         // This process was started on one core, by a thread of one that may have more.
         let cores = getppid().and_then(|parent| sched_getaffinity(Some(parent)).ok());
-        on_one_core(nice, patience, cores, work)
+        on_one_core(nice, patience, Some(cores.unwrap_or_else(all_cores)), work)
     } else {
         work()
     }
@@ -237,12 +249,14 @@ mod tests {
 
     #[test]
     fn work_at_leisure_gives_way_until_patience_ends() {
-        let allowed = lets_back(NICE);
-        assert_eq!(at_leisure(NICE, LONG, || is(Normal::Idle)), allowed);
+        let (allowed, niceness) = (lets_back(NICE), || rustix::process::getpriority_process(None).unwrap());
+        let there = at_leisure(NICE, LONG, || (is(Normal::Idle), niceness()));
+        assert_eq!(there, (allowed, NICE));
         at_leisure(NICE, Duration::from_millis(1), || {
             while !is(Normal::Other) {
                 std::thread::yield_now();
             }
+            assert_eq!(niceness(), NICE);
         });
     }
 

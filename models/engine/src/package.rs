@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -78,9 +79,9 @@ impl<N: Into<String>, P: Into<PathBuf>> FromIterator<(N, P)> for PackageFiles {
 
 /// Reads a whole file unless it is longer than `bytes_max`.
 pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
-    let failed = |e| failed(path, e);
-    open_bounded(path, bytes_max)?;
-    std::fs::read(path).map_err(failed)
+    let (mut file, mut bytes) = (open_bounded(path, bytes_max)?, Vec::new());
+    file.read_to_end(&mut bytes).map_err(|e| failed(path, e))?;
+    Ok(bytes)
 }
 
 /// A whole file, in memory as far as it is looked at, unless it is longer than `bytes_max`. What is read into memory of our own has to be

@@ -13,43 +13,43 @@ const SUMS: usize = 12;
 /// instructions: there is no such limit to tell.
 #[must_use]
 pub fn codes(isa: Isa, passes: u32) -> Option<u64> {
-    let lanes = match isa.0 {
-        Kind::Portable => return None,
+    let lanes: Option<u64> = match isa.0 {
+        Kind::Portable => None,
         #[cfg(target_arch = "x86_64")]
         Kind::Avx2 => {
             // SAFETY: an `Isa` of this kind exists only where the processor has these instructions.
             unsafe { x86::codes_avx2(passes) };
-            16
+            Some(16)
         }
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512Vnni => {
             // SAFETY: as above.
             unsafe { x86::codes_avx512(passes) };
-            64
+            Some(64)
         }
     };
-    Some(u64::from(passes) * SUMS as u64 * lanes)
+    lanes.map(|lanes| u64::from(passes) * SUMS as u64 * lanes)
 }
 
 /// As [`codes`], of FP32 numbers; a product and its sum are rounded once here, which is faster than our kernels are allowed to be.
 #[must_use]
 pub fn floats(isa: Isa, passes: u32) -> Option<u64> {
-    let lanes = match isa.0 {
-        Kind::Portable => return None,
+    let lanes: Option<u64> = match isa.0 {
+        Kind::Portable => None,
         #[cfg(target_arch = "x86_64")]
         Kind::Avx2 => {
             // SAFETY: as in `codes`.
             unsafe { x86::floats_avx2(passes) };
-            8
+            Some(8)
         }
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512Vnni => {
             // SAFETY: as in `codes`.
             unsafe { x86::floats_avx512(passes) };
-            16
+            Some(16)
         }
     };
-    Some(u64::from(passes) * SUMS as u64 * lanes)
+    lanes.map(|lanes| u64::from(passes) * SUMS as u64 * lanes)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -65,7 +65,7 @@ mod x86 {
                 #[target_feature(enable = $features)]
                 pub(super) fn $name(passes: u32) {
                     let ($a, $b) = (black_box($one), black_box($one));
-                    let mut sums = [$zero; SUMS];
+                    let mut sums = black_box([$zero; SUMS]);
                     for _ in 0..passes {
                         for $sum in &mut sums {
                             *$sum = $step;

@@ -21,9 +21,9 @@ impl MappedFile {
     /// # Errors
     /// Those of the system.
     pub fn open(file: &File) -> io::Result<Arc<Self>> {
-        // SAFETY: the mapping lives as long as `self` and is only read. Its bytes are plain numbers, any of which are valid. Of packed weights
-        // no index or length is taken; readers of other files compare each one with what is there, so even a file that was changed in
-        // place could alter no more than results.
+        // SAFETY: the mapping lives as long as `self` and is only read, and its bytes are plain numbers, any of which are valid. That they stay
+        // as they are while it lives is the caller's promise above: the node's files get their names when they are whole, and a file of
+        // somebody else's is opened here by a process that is his own, or one that was started to judge it.
         let map = unsafe { Mmap::map(file) }?;
         Ok(Arc::new(Self(map)))
     }

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use proto::limits::{CHECK_JOB_BYTES_MAX, FILE_BYTES_MAX, ONNX_BYTES_MAX};
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use tract_onnx::pb::ModelProto;
@@ -76,15 +77,17 @@ fn verdict() -> Verdict {
     }
 }
 
-/// A file that was judged: what it holds, and what is told of it.
+/// A file that was judged: its bytes, what they hold, and what is told of it.
 struct Judged {
+    bytes: Bytes,
     model: ModelProto,
     report: CheckReport,
 }
 
 /// Preflight and description of a file.
 fn judged(path: &Path, rules: fn(&ModelProto) -> Result<GraphReport, PreflightError>) -> Result<Judged, LoadError> {
-    let model = onnx::decode_shared(map_bounded(path, ONNX_BYTES_MAX)?)?;
+    let bytes = map_bounded(path, ONNX_BYTES_MAX)?;
+    let model = onnx::decode_shared(bytes.clone())?;
     let graph = rules(&model)?;
     let onnx::Described { inputs, outputs, opset } = onnx::describe_model(&model)?;
     let report = CheckReport {
@@ -96,19 +99,18 @@ fn judged(path: &Path, rules: fn(&ModelProto) -> Result<GraphReport, PreflightEr
         measured: None,
         peak_bytes: 0,
     };
-    Ok(Judged { model, report })
+    Ok(Judged { bytes, model, report })
 }
 
 /// A file alone, in the engine or in the ONNX Runtime that is named.
 fn file(path: &Path, onnxruntime: Option<&Library>) -> Result<CheckReport, LoadError> {
     let (graph, report) = match onnxruntime {
         None => {
-            let Judged { model, report } = judged(path, check)?;
+            let Judged { model, report, .. } = judged(path, check)?;
             (Graph::new(model)?, report)
         }
         Some(library) => {
-            let Judged { model, report } = judged(path, check_for_onnxruntime)?;
-            let bytes = map_bounded(path, ONNX_BYTES_MAX)?;
+            let Judged { bytes, model, report } = judged(path, check_for_onnxruntime)?;
             (Graph::in_onnxruntime(&model, &bytes, Provider::Cpu, library)?, report)
         }
     };
@@ -139,7 +141,7 @@ fn attempt(job: &CheckJob) -> Result<CheckReport, String> {
             let own = Wanted::of(variant).map_err(|e| text(&e))?.is_none();
             let rules = if own { check } else { check_for_onnxruntime };
             let path = files.path(&variant.file).map_err(|e| text(&e))?;
-            let Judged { model, report } = judged(path, rules).map_err(|e| text(&e))?;
+            let Judged { model, report, .. } = judged(path, rules).map_err(|e| text(&e))?;
             let golden = read_bounded(files.path(&manifest.golden_file).map_err(|e| text(&e))?, FILE_BYTES_MAX)
                 .map_err(|e| text(&e))?;
             let vectors = models::golden::read(&golden).map_err(|e| text(&e))?;
@@ -151,6 +153,7 @@ fn attempt(job: &CheckJob) -> Result<CheckReport, String> {
                 let loaded = if own {
                     load_judged(manifest, model, &files)
                 } else {
+                    drop(model);
                     load(manifest, variant, &files)
                 };
                 measure::untimed(&loaded.map_err(|e| text(&e))?, variant, &vectors).map_err(|e| text(&e))?

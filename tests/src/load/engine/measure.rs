@@ -21,7 +21,7 @@ pub(super) struct Case {
     ours: Vec<f64>,
     theirs: BTreeMap<String, f64>,
     /// Numbers that a call multiplies.
-    products: u64,
+    products: f64,
 }
 
 impl Case {
@@ -121,10 +121,8 @@ impl Case {
 
     /// Products a second in a call of `us`, beside the `most` that this core's multipliers do; nothing where nothing is multiplied.
     fn reached(&self, name: &str, us: f64, most: f64) -> Option<Figure> {
-        #[expect(clippy::cast_precision_loss, reason = "exact to one in a quadrillion")]
-        let products = self.products as f64;
-        let figure = Figure::alone(SUITE, format!("{name}/gmac_s"), products / us / 1e3, "G/s");
-        (products > 0.0 && most > 0.0).then(|| figure.beside("peak", most))
+        let figure = Figure::alone(SUITE, format!("{name}/gmac_s"), self.products / us / 1e3, "G/s");
+        (self.products > 0.0 && most > 0.0).then(|| figure.beside("peak", most))
     }
 
     fn closeness(&self, name: &str, form: &Form, cosine: f64) -> Vec<Figure> {
@@ -171,7 +169,7 @@ mod tests {
         let named = |of: [(&str, f64); 3]| of.map(|(form, value)| (form.to_owned(), value));
         let case = Case {
             calls: Vec::new(),
-            products: 0,
+            products: 0.0,
             ours: Vec::new(),
             theirs: named([(F32, 1.0), (DYNAMIC, 0.9), (STATIC, 0.99)]).into(),
         };

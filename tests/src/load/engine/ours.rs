@@ -95,8 +95,8 @@ pub(super) fn peak(of_codes: bool) -> Option<f64> {
         floats(isa, PASSES)
     };
     let took = now(ClockId::ThreadCPUTime) - start;
-    #[expect(clippy::cast_precision_loss, reason = "a few hundred million")]
-    products.map(|products| products as f64 / took.as_secs_f64() / 1e9)
+    let products = products.and_then(|products| u32::try_from(products).ok());
+    products.map(|products| f64::from(products) / took.as_secs_f64() / 1e9)
 }
 
 /// The time of the same rows, halves at once on two threads; a single row runs on both, and each run counts half.

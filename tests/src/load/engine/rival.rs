@@ -70,7 +70,7 @@ struct Answers {
 
 #[derive(Deserialize)]
 struct Products {
-    products: u64,
+    products: f64,
 }
 
 impl Rival {
@@ -135,7 +135,7 @@ impl Rival {
     }
 
     /// How many numbers f32 multiplies in the first of those calls.
-    pub(super) fn products(&mut self) -> Result<u64> {
+    pub(super) fn products(&mut self) -> Result<f64> {
         let told: Products = self.answer(&json!({"products": true}))?;
         Ok(told.products)
     }

@@ -33,26 +33,42 @@ pub(super) struct Ours {
     _folder: tempfile::TempDir,
 }
 
-/// The core that parts of the fleet which stand elsewhere keep to, at leisure, while this lives.
+/// Processes of the fleet that stand on machines of their own in earnest: while this lives they keep to one core, at leisure.
 pub(super) struct Aside {
     core: usize,
     over: Arc<AtomicBool>,
+    processes: Vec<u32>,
 }
 
 impl Aside {
-    fn new() -> Result<Self> {
+    fn new(processes: Vec<u32>) -> Result<Self> {
         let (core, over) = (rustix::thread::sched_getcpu(), Arc::new(AtomicBool::new(false)));
         let told = Arc::clone(&over);
         std::thread::Builder::new()
             .name("beat".to_owned())
             .spawn(move || beat(core, || !told.load(Ordering::Relaxed)))?;
-        Ok(Self { core, over })
+        let aside = Self { core, over, processes };
+        aside.all(&core.to_string(), "--idle")?;
+        Ok(aside)
+    }
+
+    fn all(&self, cores: &str, class: &str) -> Result<()> {
+        for process in &self.processes {
+            let process = process.to_string();
+            util_linux("taskset", &["--all-tasks", "--cpu-list", "--pid", cores, &process])?;
+            util_linux("chrt", &[class, "--all-tasks", "--pid", "0", &process])?;
+        }
+        Ok(())
     }
 }
 
 impl Drop for Aside {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
+        let last = std::thread::available_parallelism().map_or(0, |cores| cores.get() - 1);
+        if let Err(why) = self.all(&format!("0-{last}"), "--other") {
+            eprintln!("·· parts of the fleet stay aside: {why:#}");
+        }
     }
 }
 
@@ -135,7 +151,7 @@ impl Ours {
             .map(drop)
     }
 
-    /// Lets the node and its client have the cores until the guard is dropped: the other parts of a fleet stand on machines of their own.
+    /// Lets the node and its client have the cores, until the guard is dropped.
     ///
     /// # Errors
     /// Their processes are not to be found.
@@ -146,14 +162,8 @@ impl Ours {
             run.parts.iter().any(|part| part.name == NODE),
             "no part is called {NODE}"
         );
-        let aside = Aside::new()?;
-        let core = aside.core.to_string();
-        for part in run.parts.iter().filter(|part| part.name != NODE) {
-            let pid = part.pid.to_string();
-            util_linux("taskset", &["--all-tasks", "--cpu-list", "--pid", &core, &pid])?;
-            util_linux("chrt", &["--idle", "--all-tasks", "--pid", "0", &pid])?;
-        }
-        Ok(aside)
+        let others = run.parts.iter().filter(|part| part.name != NODE);
+        Aside::new(others.map(|part| part.pid).collect())
     }
 
     /// Starts the node again with room in memory for `bytes` of model files.
