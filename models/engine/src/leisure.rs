@@ -78,7 +78,7 @@ fn on_one_core<T>(nice: i32, patience: Duration, cores: Option<CpuSet>, work: im
     })
 }
 
-/// Wakes on `core` every 100 us while it `goes_on`, on a thread that is for nothing else: a hundredth part of the core goes there.
+/// Wakes on `core` every 50 us while it `goes_on`, on a thread that is for nothing else. Each time takes 4 to 12 us.
 pub fn beat(core: usize, goes_on: impl Fn() -> bool) {
     // Whoever starts this thread may be at leisure, or have been.
     change(thread_native_id(), Normal::Other);
@@ -94,7 +94,7 @@ fn now() -> Duration {
 }
 
 /// Longest that one who could run waits beside one at leisure that is not inside the system.
-const BEAT: Duration = Duration::from_micros(100);
+const BEAT: Duration = Duration::from_micros(50);
 
 /// The core that a thread keeps to while it works at leisure, so that one is enough to wake on.
 struct Core {
