@@ -15,7 +15,7 @@ pub fn give_back() {
         // Whether anything was given back.
         let _: i32 = malloc_trim(0);
     }
-    #[cfg(not(miri))]
+    #[cfg(feature = "mimalloc")]
     {
         // Brings the library along.
         use mimalloc as _;
