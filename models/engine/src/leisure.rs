@@ -24,11 +24,13 @@ use rustix::process::getppid;
 use rustix::thread::{
     CpuSet, Pid, gettid, sched_getaffinity, sched_getcpu, sched_setaffinity, set_current_timer_slack,
 };
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::ClockId;
 use thread_priority::{
     NormalThreadSchedulePolicy as Normal, ThreadId, ThreadPriority, ThreadSchedulePolicy,
     set_thread_priority_and_policy, thread_native_id, thread_schedule_policy,
 };
+
+use crate::measure::read;
 
 /// How long work for which nobody waits leaves the cores to all else: a small part of what a child may take.
 pub const PATIENCE_AHEAD: Duration = Duration::from_secs(5);
@@ -90,7 +92,7 @@ pub fn beat(core: usize, goes_on: impl Fn() -> bool) {
 }
 
 fn now() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
+    read(ClockId::Monotonic)
 }
 
 /// Longest that one who could run waits beside one at leisure that is not inside the system.

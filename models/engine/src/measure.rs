@@ -229,8 +229,8 @@ fn micros(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
-/// What `clock` says. Measuring time is what this module is for; nothing decides by it.
-fn read(clock: ClockId) -> Duration {
+/// What `clock` says.
+pub(crate) fn read(clock: ClockId) -> Duration {
     let now = clock_gettime(clock);
     Duration::new(
         u64::try_from(now.tv_sec).unwrap_or(0),

@@ -9,47 +9,40 @@ use crate::isa::Kind;
 /// Sums that are under way at once.
 const SUMS: usize = 12;
 
-/// Multiplies 8-bit codes and adds, `passes` times a few hundred; gives how many products that were. `None` where the compiler chooses the
-/// instructions: there is no such limit to tell.
-#[must_use]
-pub fn codes(isa: Isa, passes: u32) -> Option<u64> {
-    let lanes: Option<u64> = match isa.0 {
-        Kind::Portable => None,
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 => {
-            // SAFETY: an `Isa` of this kind exists only where the processor has these instructions.
-            unsafe { x86::codes_avx2(passes) };
-            Some(16)
-        }
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx512Vnni => {
-            // SAFETY: as above.
-            unsafe { x86::codes_avx512(passes) };
-            Some(64)
+/// Defines a function that runs a form's loop and tells its products: lanes of each form, and the loop over them.
+macro_rules! most {
+    ($(#[$doc:meta])* $name:ident: $lanes256:literal $avx2:ident, $lanes512:literal $avx512:ident) => {
+        $(#[$doc])*
+        #[must_use]
+        pub fn $name(isa: Isa, passes: u32) -> Option<u64> {
+            let lanes: Option<u64> = match isa.0 {
+                Kind::Portable => None,
+                #[cfg(target_arch = "x86_64")]
+                Kind::Avx2 => {
+                    // SAFETY: an `Isa` of this kind exists only where the processor has these instructions.
+                    unsafe { x86::$avx2(passes) };
+                    Some($lanes256)
+                }
+                #[cfg(target_arch = "x86_64")]
+                Kind::Avx512Vnni => {
+                    // SAFETY: as above.
+                    unsafe { x86::$avx512(passes) };
+                    Some($lanes512)
+                }
+            };
+            lanes.map(|lanes| u64::from(passes) * SUMS as u64 * lanes)
         }
     };
-    lanes.map(|lanes| u64::from(passes) * SUMS as u64 * lanes)
 }
 
-/// As [`codes`], of FP32 numbers; a product and its sum are rounded once here, which is faster than our kernels are allowed to be.
-#[must_use]
-pub fn floats(isa: Isa, passes: u32) -> Option<u64> {
-    let lanes: Option<u64> = match isa.0 {
-        Kind::Portable => None,
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 => {
-            // SAFETY: as in `codes`.
-            unsafe { x86::floats_avx2(passes) };
-            Some(8)
-        }
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx512Vnni => {
-            // SAFETY: as in `codes`.
-            unsafe { x86::floats_avx512(passes) };
-            Some(16)
-        }
-    };
-    lanes.map(|lanes| u64::from(passes) * SUMS as u64 * lanes)
+most! {
+    /// Multiplies 8-bit codes and adds, `passes` times a few hundred; gives how many products that were. `None` where the compiler chooses the
+    /// instructions: there is no such limit to tell.
+    codes: 16 codes_avx2, 64 codes_avx512
+}
+most! {
+    /// As [`codes`], of FP32 numbers; a product and its sum are rounded once here, which is faster than our kernels are allowed to be.
+    floats: 8 floats_avx2, 16 floats_avx512
 }
 
 #[cfg(target_arch = "x86_64")]
