@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use control_plane::log::Log;
+use models::log::Log;
 use proto::note::Signer;
 
 fn main() -> Result<()> {

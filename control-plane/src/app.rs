@@ -22,7 +22,6 @@ use crate::artifacts::intake::{ArtifactError, Artifacts};
 use crate::config::Config;
 use crate::distribute::{self, Service};
 use crate::ledger::{Ledger, OpenError, Writer, judge};
-use crate::log::{Log, LogError};
 use crate::metrics::Instruments;
 use crate::operator::{self, Pages};
 use crate::registry::Registry;
@@ -30,6 +29,7 @@ use crate::rollout::conductor::{Conductor, Parts};
 use crate::rollout::keeper::{KeepError, Keeper};
 use crate::state::maker::{Maker, Outbox};
 use crate::state::seq::{SeqError, SeqFile};
+use models::log::{Log, LogError};
 
 /// Why the control plane does not start.
 #[derive(Debug, thiserror::Error)]

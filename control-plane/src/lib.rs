@@ -15,7 +15,7 @@
 //! It is never on the request path: while it is down, nodes and routers go on with what they last accepted. What it
 //! knows is the log and the artifact store; all else is made again from these two, or asked for again.
 //!
-//! Read in this order: how it starts ([`app`], [`config`]); the history ([`log`], [`ledger`]); the bytes
+//! Read in this order: how it starts ([`app`], [`config`]); the history ([`ledger`], over [`models::log`]); the bytes
 //! ([`artifacts`]); who gets what ([`state`], [`rollout`], [`registry`]); and its two doors ([`distribute`] for
 //! machines and publishers, [`operator`] for people's eyes).
 
@@ -24,7 +24,6 @@ pub mod config;
 pub mod metrics;
 
 pub mod ledger;
-pub mod log;
 
 pub mod artifacts;
 

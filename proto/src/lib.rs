@@ -3,7 +3,8 @@
 //! Everything here is pure: no socket, disk, clock or random number. `now` is always an argument.
 //! Read in this order: names ([`ids`]) and bounds ([`limits`]), the documents people sign
 //! ([`manifest`], [`plan`]), what the control plane signs ([`region_state`]), the log that holds
-//! both together ([`entry`], [`merkle`], [`tile`], [`note`]), the wire between parts ([`frame`],
+//! both together ([`entry`], [`merkle`], [`tile`], [`note`], [`proof`]) and what nodes write into logs of their own
+//! ([`receipt`]), the wire between parts ([`frame`],
 //! [`message`]), the protocol that end users speak ([`oip`], and [`jobs`] for answers that they fetch later) and what people
 //! are shown ([`status`], [`usage`]).
 
@@ -18,7 +19,10 @@ pub mod signed;
 pub mod entry;
 pub mod merkle;
 pub mod note;
+pub mod proof;
 pub mod tile;
+
+pub mod receipt;
 
 pub mod frame;
 pub mod jobs;

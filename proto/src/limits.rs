@@ -20,6 +20,8 @@ pub const PLAN_BYTES_MAX: usize = 256 << 10;
 pub const TENSORS_MAX: usize = 64;
 /// Dimensions of one tensor.
 pub const RANK_MAX: usize = 8;
+/// Name of a variant's arithmetic, bytes of printable ASCII: receipts carry it.
+pub const NUMERICS_BYTES_MAX: usize = 128;
 /// Signatures of one model, and steps of one signature.
 pub const SIGNATURES_MAX: usize = 8;
 /// Waves of one plan.
@@ -42,6 +44,15 @@ pub const TENANTS_MAX: usize = 4096;
 pub const PROOF_HASHES_MAX: usize = 128;
 /// A checkpoint note, bytes of text.
 pub const NOTE_BYTES_MAX: usize = 16 << 10;
+/// A proof that an entry stands in a log, bytes of text.
+pub const PROOF_BYTES_MAX: usize = 32 << 10;
+/// Receipts that are signed together.
+pub const RECEIPTS_SIGNED_TOGETHER_MAX: usize = 1024;
+/// Answers that wait for their receipt's signature; more wait before they are queued.
+pub const RECEIPTS_ASKED_MAX: usize = 4096;
+/// Receipts that are promised and not on disk yet: at most so many promises can be broken by a power cut. Beyond it no answer is
+/// begun that asks for one.
+pub const RECEIPTS_UNWRITTEN_MAX: usize = 65_536;
 /// An inference request body on a node, bytes, after decompression.
 pub const INFER_BODY_BYTES_MAX: usize = 32 << 20;
 /// The JSON part of an inference request, bytes.
@@ -192,6 +203,8 @@ pub const NEIGHBOURS_MAX: usize = 8 * ELSEWHERE_MAX;
 /// Checkpoints in one gossip request.
 pub const GOSSIP_CHECKPOINTS_MAX: usize = 16;
 
+const _: () = assert!(NOTE_BYTES_MAX + 2 * LOG_ENTRY_BYTES_MAX + 45 * PROOF_HASHES_MAX < PROOF_BYTES_MAX);
+const _: () = assert!(RECEIPTS_ASKED_MAX < RECEIPTS_UNWRITTEN_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(MANIFEST_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(PLAN_BYTES_MAX < FRAME_BYTES_MAX);

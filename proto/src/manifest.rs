@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ContentHash, ModelName, ModelVersion, NodeClass, Release, VariantId};
-use crate::limits::{FILE_BYTES_MAX, FILES_MAX, MANIFEST_BYTES_MAX, RANK_MAX, SIGNATURES_MAX, TENSORS_MAX};
+use crate::limits::{
+    FILE_BYTES_MAX, FILES_MAX, MANIFEST_BYTES_MAX, NUMERICS_BYTES_MAX, RANK_MAX, SIGNATURES_MAX, TENSORS_MAX,
+};
 use crate::signed::{DecodeError, Document};
 
 /// Element type of a tensor, in the spelling of the Open Inference Protocol.
@@ -363,6 +365,15 @@ impl Document for Manifest {
         }
         if self.variants.is_empty() || self.variants.len() > FILES_MAX {
             return wrong(format!("{} variants", self.variants.len()));
+        }
+        let named_well = |numerics: &str| {
+            (1..=NUMERICS_BYTES_MAX).contains(&numerics.len()) && numerics.bytes().all(|b| b.is_ascii_graphic())
+        };
+        if let Some(variant) = self.variants.iter().find(|v| !named_well(&v.numerics)) {
+            let id = &variant.id;
+            return wrong(format!(
+                "the numerics of `{id}` are not 1 to {NUMERICS_BYTES_MAX} printable ASCII characters without blanks"
+            ));
         }
         let named = self
             .variants

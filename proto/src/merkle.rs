@@ -76,6 +76,51 @@ pub fn range_hash<E>(from: u64, to: u64, read: &impl Fn(u32, u64) -> Result<Hash
     }
 }
 
+/// A tree in memory, with its complete subtrees: as many hashes as there are leaves make all of its proofs.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    /// Leaves first; each further level has the complete pairs of the one before.
+    levels: Vec<Vec<Hash>>,
+}
+
+impl Tree {
+    /// The tree over leaves of these hashes.
+    #[must_use]
+    pub fn of(leaves: Vec<Hash>) -> Self {
+        let mut levels = vec![leaves];
+        while let Some(below) = levels.last().filter(|level| level.len() > 1) {
+            let pairs = below.as_chunks::<2>().0;
+            levels.push(pairs.iter().map(|[left, right]| node_hash(left, right)).collect());
+        }
+        Self { levels }
+    }
+    /// Leaves.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        u64::try_from(self.levels[0].len()).unwrap_or(u64::MAX)
+    }
+    /// The root over all of them.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        let Ok(root) = range_hash(0, self.size(), &|level, index| self.subtree(level, index));
+        root
+    }
+    /// Proof that leaf `index` stands in it, as [`inclusion_proof`].
+    ///
+    /// # Panics
+    /// When there is no such leaf.
+    #[must_use]
+    pub fn inclusion(&self, index: u64) -> Vec<Hash> {
+        assert!(index < self.size(), "leaf {index} of {}", self.size());
+        let Ok(proof) = inclusion_proof(index, self.size(), &|level, index| self.subtree(level, index));
+        proof
+    }
+    fn subtree(&self, level: u32, index: u64) -> Result<Hash, std::convert::Infallible> {
+        let place = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        Ok(self.levels[place(u64::from(level))][place(index)])
+    }
+}
+
 /// Proof that leaf `index` stands in the tree of `size`. RFC 6962 section 2.1.1.
 ///
 /// # Errors
@@ -246,6 +291,8 @@ mod tests {
             for index in 0..new {
                 let leaf = tree[usize::try_from(index).unwrap()];
                 let proof = inclusion_proof(index, new, &read).unwrap();
+                let whole = Tree::of(tree.to_vec());
+                assert_eq!((whole.root(), whole.inclusion(index)), (root, proof.clone()));
                 assert!(verify_inclusion(&leaf, index, new, &proof, &root), "{index} of {new}");
                 assert!(!verify_inclusion(&leaf, index + 1, new, &proof, &root) || new == 1);
                 for i in 0..proof.len() {

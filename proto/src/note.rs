@@ -219,6 +219,17 @@ impl std::str::FromStr for Verifier {
 }
 
 impl Verifier {
+    /// The key called `name`.
+    ///
+    /// # Errors
+    /// [`NoteError::Key`]: the name is no key name.
+    pub fn new(name: &str, key: PublicKey) -> Result<Self, NoteError> {
+        check_name(name)?;
+        Ok(Self {
+            name: name.to_owned(),
+            key,
+        })
+    }
     /// Name of the key, which is the log's origin.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -7,7 +7,7 @@ mod edge;
 mod walk;
 
 pub use edge::{Edge, Finished};
-pub use walk::{WalkError, walk};
+pub use walk::{WalkError, resume, walk};
 
 /// Hashes in a full tile, and entries in a full bundle.
 pub const WIDTH: u64 = 256;

@@ -16,8 +16,8 @@ use proto::ids::{PrincipalName, UnixMs};
 use proto::message::ErrorCode;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::log::{Log, LogError};
 use judge::Refusal;
+use models::log::{Log, LogError};
 pub use writer::Writer;
 
 /// Entries that wait for the writer before more are refused.

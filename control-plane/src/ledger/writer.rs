@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::judge::{self, Refusal};
 use super::{Logged, Snapshot, Submission, What, lock};
 use crate::artifacts::documents::Documents;
-use crate::log::Log;
 use crate::metrics::Instruments;
+use models::log::Log;
 
 /// Entries that are brought to disk together.
 const BATCH_MAX: usize = 64;

@@ -31,6 +31,26 @@ pub struct Finished {
 }
 
 impl Edge {
+    /// The edge of a log of `size`, from its unfinished tiles: `read` gives the hashes of the one at a path. Whether they are
+    /// those of the log its root says.
+    ///
+    /// # Errors
+    /// What `read` fails with.
+    pub(super) fn of<E>(size: u64, mut read: impl FnMut(&str) -> Result<Vec<Hash>, E>) -> Result<Self, E> {
+        let mut levels = Vec::new();
+        for level in 0.. {
+            let count = size.checked_shr(HEIGHT * level).unwrap_or(0);
+            if count == 0 {
+                break;
+            }
+            levels.push(match count % WIDTH {
+                0 => Vec::new(),
+                width => read(&hash_path(level, count / WIDTH, width))?,
+            });
+        }
+        Ok(Self { size, levels })
+    }
+
     /// Leaves so far.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -108,7 +128,7 @@ impl Edge {
 mod tests {
     use super::*;
     use crate::merkle::{leaf_hash, root_of};
-    use crate::tile::hash_paths;
+    use crate::tile::{hash_paths, read_hashes};
 
     #[test]
     fn the_edge_has_the_root_of_all_leaves_and_writes_every_tile_of_its_size_once() {
@@ -123,6 +143,9 @@ mod tests {
                 paths.sort();
                 expected.sort();
                 assert_eq!(paths, expected, "{i}");
+                let at = |path: &str| edge.unfinished().find(|tile| tile.path == path).map(|tile| tile.bytes);
+                let again = Edge::of(edge.size(), |path| read_hashes(&at(path).ok_or(())?).map_err(|_| ()));
+                assert_eq!(again.as_ref(), Ok(&edge), "{i}");
             }
             leaves.push(leaf_hash(&i.to_be_bytes()));
             edge.push(*leaves.last().unwrap(), &mut |tile| full.push(tile));

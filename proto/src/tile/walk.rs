@@ -1,7 +1,7 @@
-//! The whole check of a log: every entry, every tile and the root against the checkpoint. Whoever opens or audits a log
-//! does it by this one function, and so means the same by "the log is sound".
+//! The whole check of a log: every entry, every tile and the root against the checkpoint. Whoever audits a log does it by
+//! this one function, and so means the same by "the log is sound". [`resume`] checks what appending needs and no more.
 
-use super::{Edge, Finished, TileError, WIDTH, entry_path, read_entries};
+use super::{Edge, Finished, TileError, WIDTH, entry_path, read_entries, read_hashes};
 use crate::ids::hex;
 use crate::merkle::leaf_hash;
 use crate::note::Checkpoint;
@@ -76,29 +76,13 @@ pub fn walk<E>(
     mut entry: impl FnMut(u64, &[u8]) -> Result<(), E>,
 ) -> Result<(Edge, u64), WalkError<E>> {
     let (mut edge, mut tiles) = (Edge::default(), 0);
-    let mut get = |path: &str| {
-        read(path).map_err(|source| WalkError::Read {
-            path: path.to_owned(),
-            source,
-        })
-    };
+    let mut get = |path: &str| got(path, read(path));
     for bundle in 0..checkpoint.size.div_ceil(WIDTH) {
         let expected = (checkpoint.size - bundle * WIDTH).min(WIDTH);
         let path = entry_path(bundle, expected);
         let bytes = get(&path)?;
-        let entries = read_entries(&bytes).map_err(|source| WalkError::Bundle {
-            path: path.clone(),
-            source,
-        })?;
-        if u64::try_from(entries.len()) != Ok(expected) {
-            return Err(WalkError::Count {
-                path,
-                found: entries.len(),
-                expected,
-            });
-        }
         let mut full = Vec::new();
-        for bytes in entries {
+        for bytes in entries(&path, &bytes, expected)? {
             let index = edge.size();
             entry(index, bytes).map_err(|source| WalkError::Entry { index, source })?;
             edge.push(leaf_hash(bytes), &mut |tile| full.push(tile));
@@ -106,15 +90,71 @@ pub fn walk<E>(
         tiles += compare(full, &mut get)?;
     }
     tiles += compare(edge.unfinished(), &mut get)?;
-    if edge.root() != checkpoint.root {
-        let (found, expected) = (hex(&edge.root()), hex(&checkpoint.root));
-        return Err(WalkError::Root {
-            size: checkpoint.size,
-            found,
+    rooted(edge, checkpoint).map(|edge| (edge, tiles))
+}
+
+/// What appending to the log of `checkpoint` needs of it: its edge, and the entries of its last bundle where that is not full.
+/// Reads no full tile or bundle: what is below them is not checked.
+///
+/// # Errors
+/// [`WalkError`], the first thing that does not fit.
+pub fn resume<E>(
+    checkpoint: &Checkpoint,
+    mut read: impl FnMut(&str) -> Result<Vec<u8>, E>,
+) -> Result<(Edge, Vec<Vec<u8>>), WalkError<E>> {
+    let mut get = |path: &str| got(path, read(path));
+    let edge = Edge::of(checkpoint.size, |path| {
+        read_hashes(&get(path)?).map_err(|_| WalkError::Tile { path: path.to_owned() })
+    })?;
+    let edge = rooted(edge, checkpoint)?;
+    let width = checkpoint.size % WIDTH;
+    if width == 0 {
+        return Ok((edge, Vec::new()));
+    }
+    let path = entry_path(checkpoint.size / WIDTH, width);
+    let bytes = get(&path)?;
+    let tail: Vec<Vec<u8>> = entries(&path, &bytes, width)?.into_iter().map(<[u8]>::to_vec).collect();
+    if tail
+        .iter()
+        .map(|entry| leaf_hash(entry))
+        .ne(edge.hashes(0).iter().copied())
+    {
+        return Err(WalkError::Tile { path });
+    }
+    Ok((edge, tail))
+}
+
+fn got<E>(path: &str, read: Result<Vec<u8>, E>) -> Result<Vec<u8>, WalkError<E>> {
+    read.map_err(|source| WalkError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The `expected` entries of the bundle at `path`.
+fn entries<'b, E>(path: &str, bundle: &'b [u8], expected: u64) -> Result<Vec<&'b [u8]>, WalkError<E>> {
+    let path = || path.to_owned();
+    let entries = read_entries(bundle).map_err(|source| WalkError::Bundle { path: path(), source })?;
+    if u64::try_from(entries.len()) != Ok(expected) {
+        return Err(WalkError::Count {
+            path: path(),
+            found: entries.len(),
             expected,
         });
     }
-    Ok((edge, tiles))
+    Ok(entries)
+}
+
+/// `edge`, if it has the signed root.
+fn rooted<E>(edge: Edge, checkpoint: &Checkpoint) -> Result<Edge, WalkError<E>> {
+    if edge.root() == checkpoint.root {
+        return Ok(edge);
+    }
+    Err(WalkError::Root {
+        size: checkpoint.size,
+        found: hex(&edge.root()),
+        expected: hex(&checkpoint.root),
+    })
 }
 
 fn compare<E>(
@@ -184,6 +224,13 @@ mod tests {
             };
             let (edge, tiles) = walk(&checkpoint, |path| files.get(path).cloned().ok_or(Gone), entry).unwrap();
             assert_eq!((edge.size(), edge.root()), (size, checkpoint.root));
+            let (resumed, tail) = resume(&checkpoint, |path| files.get(path).cloned().ok_or(Gone)).unwrap();
+            assert_eq!(resumed, edge);
+            let last: Vec<u64> = (size - size % WIDTH..size).collect();
+            assert_eq!(
+                tail,
+                last.iter().map(|i| i.to_string().into_bytes()).collect::<Vec<_>>()
+            );
             assert_eq!(seen, (0..size).collect::<Vec<_>>());
             assert_eq!(usize::try_from(tiles).unwrap(), crate::tile::hash_paths(size).len());
         }
@@ -219,6 +266,10 @@ mod tests {
             let place = at.index(bytes.len());
             bytes[place] ^= 1 << bit;
             prop_assert!(check(&checkpoint, &flipped).is_err());
+            // What appending starts from is not believed either; the rest it does not look at.
+            let looked_at = files.iter().filter(|(path, _)| path.contains(".p/")).count();
+            prop_assert!(looked_at == 3);
+            prop_assert_eq!(resume(&checkpoint, |path| flipped.get(path).cloned().ok_or(Gone)).is_err(), path.contains(".p/"));
             let mut cut = files.clone();
             cut.get_mut(&path).unwrap().truncate(place);
             prop_assert!(check(&checkpoint, &cut).is_err());

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use proto::entry::{Fleet, Leaf};
 use proto::ids::UnixMs;
-use proto::merkle::{self, Hash};
+use proto::merkle::{self, Hash, Tree};
 use proto::note::{Checkpoint, open_checkpoint};
+use proto::proof::Proof;
 use proto::tile::walk;
 
 use super::{AuditError, Fault, moment, read_text};
@@ -85,22 +86,12 @@ impl History {
     /// That entry `index` stands under the checkpoint, as C2SP `tlog-proof`: anybody can check it with the entry's bytes
     /// and the log's key.
     pub(super) fn proof(&self, index: u64) -> String {
-        use base64::Engine as _;
-        use base64::engine::general_purpose::STANDARD;
-        let subtree = |level: u32, at: u64| -> Result<Hash, std::convert::Infallible> {
-            let place = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-            Ok(merkle::root_of(
-                &self.leaves[place(at << level)..place((at + 1) << level)],
-            ))
+        let proof = Proof {
+            entry: Vec::new(),
+            index,
+            hashes: Tree::of(self.leaves.clone()).inclusion(index),
+            checkpoint: self.note.clone(),
         };
-        let Ok(hashes) = merkle::inclusion_proof(index, self.checkpoint.size, &subtree);
-        let mut text = format!("c2sp.org/tlog-proof@v1\nindex {index}\n");
-        for hash in hashes {
-            text.push_str(&STANDARD.encode(hash));
-            text.push('\n');
-        }
-        text.push('\n');
-        text.push_str(&self.note);
-        text
+        proof.write()
     }
 }

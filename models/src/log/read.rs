@@ -1,6 +1,6 @@
 //! Reading an open log: entries, roots of earlier sizes, proofs.
 
-use std::fs;
+use std::{fs, io};
 
 use proto::merkle::{self, Hash};
 use proto::tile::{self, HEIGHT, WIDTH};
@@ -14,21 +14,26 @@ impl Log {
     /// [`LogError::Beyond`], or the disk.
     pub fn entry(&self, index: u64) -> Result<Vec<u8>, LogError> {
         self.within(index.saturating_add(1))?;
-        self.entries(index).next().unwrap_or(Err(LogError::Beyond {
+        self.from(index)?.into_iter().next().ok_or(LogError::Beyond {
             asked: index,
             size: self.size(),
-        }))
+        })
     }
 
     /// All entries from `index` on, read a bundle at a time.
     pub fn entries(&self, index: u64) -> impl Iterator<Item = Result<Vec<u8>, LogError>> {
         let bundles = index / WIDTH..self.size().div_ceil(WIDTH);
-        let skip = usize::try_from(index % WIDTH).unwrap_or(0);
-        let all = bundles.flat_map(|bundle| match self.bundle(bundle) {
+        bundles.flat_map(move |bundle| match self.from(index.max(bundle * WIDTH)) {
             Ok(entries) => entries.into_iter().map(Ok).collect(),
             Err(e) => vec![Err(e)],
-        });
-        all.skip(skip)
+        })
+    }
+
+    /// Entry `index` and those after it in its bundle.
+    fn from(&self, index: u64) -> Result<Vec<Vec<u8>>, LogError> {
+        let mut entries = self.bundle(index / WIDTH)?;
+        let skip = usize::try_from(index % WIDTH).unwrap_or(usize::MAX);
+        Ok(entries.split_off(skip.min(entries.len())))
     }
 
     fn bundle(&self, index: u64) -> Result<Vec<Vec<u8>>, LogError> {
@@ -36,7 +41,12 @@ impl Log {
             return Ok(self.tail.clone());
         }
         let path = self.dir.join(tile::entry_path(index, WIDTH));
-        let bytes = fs::read(&path).map_err(io_error(&path))?;
+        let bytes = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.forgotten.is_some() => {
+                return Err(LogError::Forgotten { index: index * WIDTH });
+            }
+            read => read.map_err(io_error(&path))?,
+        };
         match tile::read_entries(&bytes) {
             Ok(entries) if entries.len() == 256 => Ok(entries.into_iter().map(<[u8]>::to_vec).collect()),
             _ => Err(LogError::Damaged { path }),
@@ -50,6 +60,24 @@ impl Log {
     pub fn root(&self, size: u64) -> Result<Hash, LogError> {
         self.within(size)?;
         merkle::range_hash(0, size, &|level, index| self.subtree(level, index))
+    }
+
+    /// That entry `index` stands in the log as it is now. RFC 6962 order.
+    ///
+    /// # Errors
+    /// [`LogError::Beyond`], or the disk.
+    pub fn inclusion(&self, index: u64) -> Result<Vec<Hash>, LogError> {
+        self.within(index.saturating_add(1))?;
+        merkle::inclusion_proof(index, self.size(), &|level, index| self.subtree(level, index))
+    }
+
+    /// The hash of entry `index`, also of one that was forgotten.
+    ///
+    /// # Errors
+    /// [`LogError::Beyond`], or the disk.
+    pub fn leaf(&self, index: u64) -> Result<Hash, LogError> {
+        self.within(index.saturating_add(1))?;
+        self.subtree(0, index)
     }
 
     /// That the first `to` entries extend the first `from`. RFC 6962 order.

@@ -1,4 +1,5 @@
-//! The release log on disk: C2SP tlog-tiles in plain files, so that any web server serves it and any stock tool reads it.
+//! A log on disk: C2SP tlog-tiles in plain files, so that any web server serves it and any stock tool reads it. The release
+//! log lies so, and each node's receipts.
 //!
 //! ```text
 //!   checkpoint                     signed; renamed into place last: it alone says what belongs to the log
@@ -17,11 +18,11 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use models::durable;
+use crate::durable;
 use proto::limits::LOG_ENTRY_BYTES_MAX;
 use proto::merkle;
-use proto::note::{NoteError, Signer};
-use proto::tile::{self, Edge, WIDTH, WalkError, walk};
+use proto::note::{Checkpoint, NoteError, Signer};
+use proto::tile::{self, Edge, WIDTH, WalkError, resume, walk};
 
 mod read;
 
@@ -62,9 +63,7 @@ pub enum LogError {
         source: NoteError,
     },
     /// The files are not what the checkpoint signs.
-    #[error(
-        "{dir} does not fit its checkpoint and is not opened: restore it from a copy (`fleet log export` makes one)"
-    )]
+    #[error("{dir} does not fit its checkpoint and is not opened: restore it from a copy")]
     Unsound {
         /// The log's folder.
         dir: PathBuf,
@@ -89,8 +88,14 @@ pub enum LogError {
         /// Entries there are.
         size: u64,
     },
+    /// Its text was removed to make room; its hash is there.
+    #[error("the text of entry {index} is kept no longer")]
+    Forgotten {
+        /// Which entry.
+        index: u64,
+    },
     /// A file is damaged that was sound when the log was opened.
-    #[error("{path} is damaged: stop, check with `fleet log verify`, restore it from a copy")]
+    #[error("{path} is damaged: stop, and restore the log from a copy")]
     Damaged {
         /// Which file.
         path: PathBuf,
@@ -107,6 +112,8 @@ pub struct Log {
     tail: Vec<Vec<u8>>,
     checkpoint: String,
     stopped: bool,
+    /// Bundles that are gone, once somebody has asked for entries to be forgotten.
+    forgotten: Option<u64>,
     _lock: Lock,
 }
 
@@ -116,6 +123,34 @@ impl Log {
     /// # Errors
     /// [`LogError`]; nothing on disk is changed then.
     pub fn open(dir: &Path, signer: Signer) -> Result<Self, LogError> {
+        Self::opened(dir, signer, |known| {
+            let tail_from = known.size - known.size % WIDTH;
+            let mut tail = Vec::new();
+            let entry = |index: u64, bytes: &[u8]| {
+                if index >= tail_from {
+                    tail.push(bytes.to_vec());
+                }
+                Ok(())
+            };
+            let (edge, _) = walk(known, |path| fs::read(dir.join(path)), entry)?;
+            Ok((edge, tail))
+        })
+    }
+
+    /// As [`Log::open`], but checks only what appending needs: the unfinished tiles lead to the signed root, and the last
+    /// entries are theirs. In the time of a few reads, however long the log is, and also where it has forgotten entries.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn resume(dir: &Path, signer: Signer) -> Result<Self, LogError> {
+        Self::opened(dir, signer, |known| resume(known, |path| fs::read(dir.join(path))))
+    }
+
+    fn opened(
+        dir: &Path,
+        signer: Signer,
+        check: impl FnOnce(&Checkpoint) -> Result<(Edge, Vec<Vec<u8>>), WalkError<io::Error>>,
+    ) -> Result<Self, LogError> {
         fs::create_dir_all(dir).map_err(io_error(dir))?;
         let lock = lock(dir)?;
         let path = dir.join(CHECKPOINT);
@@ -126,16 +161,7 @@ impl Log {
         };
         let opened = signer.verifier().open_checkpoint(&text);
         let known = opened.map_err(|source| LogError::Checkpoint { path, source })?;
-        let tail_from = known.size - known.size % WIDTH;
-        let mut tail = Vec::new();
-        let entry = |index: u64, bytes: &[u8]| {
-            if index >= tail_from {
-                tail.push(bytes.to_vec());
-            }
-            Ok(())
-        };
-        let walked = walk(&known, |path| fs::read(dir.join(path)), entry);
-        let (edge, _) = walked.map_err(|source| LogError::Unsound {
+        let (edge, tail) = check(&known).map_err(|source| LogError::Unsound {
             dir: dir.to_owned(),
             source: Box::new(source),
         })?;
@@ -146,6 +172,7 @@ impl Log {
             tail,
             checkpoint: text,
             stopped: false,
+            forgotten: None,
             _lock: lock,
         })
     }
@@ -214,6 +241,34 @@ impl Log {
         let finished = self.edge.size() / WIDTH..edge.size() / WIDTH;
         (self.edge, self.tail, self.checkpoint) = (edge, tail, checkpoint);
         finished.for_each(|bundle| self.tidy(bundle));
+        Ok(())
+    }
+
+    /// Removes the text of entries before `index`, a bundle of 256 at a time; their hashes stay, so every checkpoint, proof and
+    /// root is as before.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]; what is left is removed the next time.
+    pub fn forget_before(&mut self, index: u64) -> Result<(), LogError> {
+        let until = index.min(self.size()) / WIDTH;
+        let path = |bundle: u64| self.dir.join(tile::entry_path(bundle, WIDTH));
+        // They go from the first on, so below the first that lies there is none.
+        let first = || {
+            (0..until)
+                .rev()
+                .take_while(|&bundle| path(bundle).exists())
+                .last()
+                .unwrap_or(until)
+        };
+        let from = self.forgotten.unwrap_or_else(first);
+        for bundle in from..until {
+            let path = path(bundle);
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error(&path)(e)),
+                _ => self.forgotten = Some(bundle + 1),
+            }
+        }
+        self.forgotten = Some(until.max(from));
         Ok(())
     }
 

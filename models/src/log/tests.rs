@@ -3,7 +3,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
-use proto::merkle::{leaf_hash, root_of, verify_consistency};
+use proto::merkle::{leaf_hash, root_of, verify_consistency, verify_inclusion};
 
 use super::*;
 
@@ -64,8 +64,20 @@ fn what_was_appended_is_there_after_every_reopening() {
         all.extend(new);
         holds(&log, &all);
     }
-    let log = open(dir.path()).unwrap();
-    assert_eq!(log.entry(700).unwrap(), all[700]);
+    let log = Log::resume(dir.path(), signer()).unwrap();
+    holds(&log, &all);
+    for index in [0, 255, 256, 700, log.size() - 1] {
+        let place = usize::try_from(index).unwrap();
+        let (leaf, proof) = (log.leaf(index).unwrap(), log.inclusion(index).unwrap());
+        assert_eq!(
+            (log.entry(index).unwrap(), leaf),
+            (all[place].clone(), leaf_hash(&all[place]))
+        );
+        assert!(
+            verify_inclusion(&leaf, index, log.size(), &proof, &root(&all)),
+            "{index}"
+        );
+    }
     assert!(matches!(log.entry(log.size()), Err(LogError::Beyond { .. })));
 }
 
@@ -129,6 +141,7 @@ fn a_crash_at_any_write_leaves_the_old_log_or_the_new_one() {
             expected.extend(other.clone());
             holds(&log, &expected);
             drop(log);
+            holds(&Log::resume(crashed.path(), signer()).unwrap(), &expected);
             holds(&open(crashed.path()).unwrap(), &expected);
         }
     }
@@ -204,6 +217,36 @@ fn a_log_that_failed_to_write_takes_no_more_until_it_is_checked_again() {
     let mut log = open(dir.path()).unwrap();
     log.append(&leaves("a", 1..2)).unwrap();
     holds(&log, &leaves("a", 0..2));
+}
+
+#[test]
+fn what_is_forgotten_is_the_text_of_old_entries_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = leaves("a", 0..1_300);
+    let mut log = open(dir.path()).unwrap();
+    log.append(&all).unwrap();
+    let lies = |bundle: u64| dir.path().join(tile::entry_path(bundle, WIDTH)).exists();
+    for (before, gone) in [(255, 0), (513, 2), (400, 2), (5_000, 5)] {
+        log.forget_before(before).unwrap();
+        assert_eq!(
+            [0, 1, 2, 3, 4].map(lies),
+            [0, 1, 2, 3, 4].map(|bundle| bundle >= gone),
+            "{before}"
+        );
+        if gone > 0 {
+            assert!(matches!(log.entry(gone * WIDTH - 1), Err(LogError::Forgotten { .. })));
+        }
+        assert_eq!(log.entry(1_299).unwrap(), all[1_299]);
+        let (leaf, proof) = (log.leaf(3).unwrap(), log.inclusion(3).unwrap());
+        assert_eq!(leaf, leaf_hash(&all[3]));
+        assert!(verify_inclusion(&leaf, 3, 1_300, &proof, &root(&all)));
+    }
+    drop(log);
+    assert!(open(dir.path()).is_err(), "a log that must be whole is not opened");
+    let mut log = Log::resume(dir.path(), signer()).unwrap();
+    log.append(&leaves("b", 0..300)).unwrap();
+    log.forget_before(1_536).unwrap();
+    assert!(!lies(5) && log.entry(1_599).is_ok());
 }
 
 #[test]
