@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   build: identity -> cache, queue, engine threads -> ports -> river 2 starts        a failure leaves nothing running
-//!   stop:  say "draining" and answer on -> close the doors, finish what was accepted -> engine -> cache
+//!   stop:  say "draining" and answer on -> close the doors, finish what was accepted -> engine -> cache, receipts
 //! ```
 
 use std::net::SocketAddr;
@@ -31,6 +31,7 @@ use crate::jobs::webhook::{self, Sender};
 use crate::jobs::{Jobs, chain, worker};
 use crate::memory::{Memory, NICE_AHEAD};
 use crate::metrics::Metrics;
+use crate::receipt::Receipts;
 use crate::release::EngineLoader;
 use crate::serving::{Gossip, Serving};
 use crate::sync::{self, Instruments};
@@ -89,6 +90,7 @@ pub struct App {
     draining: CancellationToken,
     engine: Arc<Engine>,
     results: Results,
+    receipts: Option<Receipts>,
     notice: Duration,
     grace: Duration,
     _background: Background,
@@ -123,6 +125,7 @@ impl App {
         let memory =
             Memory::start(config.memory.clone(), metrics.clone()).map_err(failed("start the loading thread"))?;
         let (jobs, sender) = open_jobs(&config, &node, &identity, &metrics);
+        let receipts = open_receipts(&config, &node, &identity, &metrics);
         let loader = loader.counting(metrics.device.clone());
         let service = Ingress::new(ingress::Parts {
             node,
@@ -130,6 +133,7 @@ impl App {
             results: results.clone(),
             rates: Rates::new(config.rates.clone()),
             jobs: jobs.clone(),
+            receipts: receipts.clone(),
             webhook_key: sender.is_some().then(|| webhook::public_key(identity.signing_key())),
             queue,
             gossip,
@@ -164,6 +168,7 @@ impl App {
             draining,
             engine,
             results,
+            receipts,
             notice,
             grace,
             _background: background,
@@ -175,10 +180,11 @@ impl App {
         self.draining.cancel();
         tokio::time::sleep(self.notice).await;
         let clean = self.lifecycle.stop(self.grace).await;
-        let (engine, results) = (self.engine, self.results);
+        let (engine, results, receipts) = (self.engine, self.results, self.receipts);
         let rest = tokio::task::spawn_blocking(move || {
             engine.stop();
             results.close();
+            receipts.iter().for_each(Receipts::close);
         });
         // A run that never ends must not keep the process: what it would answer, nobody waits for any more.
         let ended = tokio::time::timeout(self.grace, rest).await.is_ok();
@@ -241,6 +247,14 @@ fn open_jobs(
     let jobs = Jobs::open(node.clone(), of_jobs, metrics.clone());
     let jobs = jobs.inspect_err(|error| tracing::error!(error = chain(error), "no jobs are kept"));
     (jobs.ok(), sender)
+}
+
+/// Receipts are no reason not to serve either: where their log cannot be opened, who asks for one is refused.
+fn open_receipts(config: &NodeConfig, node: &NodeId, identity: &Identity, metrics: &Metrics) -> Option<Receipts> {
+    let config = config.receipts.clone()?;
+    let opened = Receipts::open(config, &identity.fleet, node.clone(), identity.signing_key(), metrics);
+    let told = opened.inspect_err(|error| tracing::error!(error = chain(error), "no receipts are given"));
+    told.ok()
 }
 
 fn start_jobs(

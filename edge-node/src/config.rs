@@ -1,6 +1,7 @@
 //! `node.toml` as written, and the configuration that cannot be wrong.
 
 mod jobs;
+mod receipts;
 mod rules;
 
 use std::collections::HashMap;
@@ -22,7 +23,9 @@ use crate::cache::{CacheConfig, Ttl};
 use crate::ingress::rate::Rate;
 use crate::jobs::JobsConfig;
 use crate::memory::MemoryConfig;
+use crate::receipt::ReceiptsConfig;
 pub use jobs::JobsFile;
+pub use receipts::ReceiptsFile;
 use rules::{ClassesFile, TenantsFile, TtlFile};
 
 runtime::config_file! {
@@ -46,6 +49,9 @@ runtime::config_file! {
         /// Answers for those who do not wait.
         #[serde(default)]
         pub jobs: JobsFile = table,
+        /// Signed promises with answers.
+        #[serde(default)]
+        pub receipts: ReceiptsFile = table,
         /// How requests are joined.
         #[serde(default)]
         pub batch: BatchFile = table,
@@ -219,6 +225,8 @@ pub struct NodeConfig {
     pub memory: MemoryConfig,
     /// Jobs, if they are kept.
     pub jobs: Option<JobsConfig>,
+    /// Receipts, if they are given.
+    pub receipts: Option<ReceiptsConfig>,
     /// Bounds of the queue, and the number of engine threads.
     pub bounds: Bounds,
     /// What is said of single models and tenants.
@@ -281,6 +289,7 @@ impl NodeConfig {
                 pinned: file.models.pinned.iter().cloned().collect(),
             },
             jobs: jobs::checked(&file.jobs, path, data.join("jobs"))?,
+            receipts: receipts::checked(&file.receipts, data.join("receipts"))?,
             bounds: Bounds {
                 rows_max: batch.queue_rows_max,
                 bytes_max: batch.queue_bytes_max,
@@ -421,6 +430,7 @@ mod tests {
             },
             JobsFile::default()
         );
+        assert_eq!(shown.receipts, ReceiptsFile::default());
         assert_eq!(
             (shown.engine.threads, shown.stop),
             (EngineFile::default().threads, StopFile::default())
@@ -437,6 +447,7 @@ mod tests {
             ("cache", "embedding-ttl-s = 604801", "`cache.embedding-ttl-s` is 604801"),
             ("models", "memory-bytes = 9", "`models.memory-bytes` is 9"),
             ("engine", "threads = 257", "`engine.threads` is 257"),
+            ("receipts", "kept = 1000000001", "`receipts.kept` is 1000000001"),
             ("jobs", "count-max = 1", "`jobs.count-max` is 1"),
             ("jobs", "disk-bytes = 1000", "`jobs.disk-bytes` is 1000"),
             ("jobs", "at-once = 0", "`jobs.at-once` is 0"),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   head -> authenticate -> residency fence -> rate -> deadline -> bounded body -> decode and check against the signature
-//!        -> cache -> coalesce -> queue -> (engine threads) -> encode
+//!        -> cache -> coalesce -> queue -> (engine threads) -> encode -> receipt
 //! ```
 //! Each step is a module; `infer` has those that all protocols share, `rest` and `grpc` walk
 //! them. What a step refuses becomes a `reply::Problem` here and nowhere else.
@@ -28,6 +28,7 @@ mod model_stats;
 mod openapi;
 mod purge;
 pub mod rate;
+mod receipts;
 mod reply;
 mod rest;
 mod route;
@@ -53,6 +54,7 @@ use crate::batch::Queue;
 use crate::cache::Results;
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
+use crate::receipt::Receipts;
 use crate::serving::{Gossip, Serving};
 use auth::{AssumedKey, Caller};
 use body::Room;
@@ -74,6 +76,8 @@ pub struct Parts {
     pub rates: rate::Rates,
     /// Answers for later, where they are kept.
     pub jobs: Option<Jobs>,
+    /// Signed promises with answers, where they are given.
+    pub receipts: Option<Receipts>,
     /// The public key that webhooks are signed by, where any are sent.
     pub webhook_key: Option<String>,
     /// The way to the engine.
@@ -208,6 +212,7 @@ impl Door {
             }
             Route::Manage(call) => manage::answer(self, &call, &request, body).await,
             Route::Jobs(page) => jobs::answer(self, page, &request).await,
+            Route::Receipts(page) => receipts::answer(self, page, &request).await,
             Route::Purge => purge::answer(self, &request, body).await,
             Route::OpenApi => Ok(openapi::document()),
             Route::Node => {

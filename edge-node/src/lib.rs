@@ -3,7 +3,7 @@
 //! Two rivers run through this crate and meet in one place, [`serving`]:
 //!
 //! ```text
-//!   request -> ingress -> residency -> cache -> batch -> engine -> answer        river 1
+//!   request -> ingress -> residency -> cache -> batch -> engine -> receipt -> answer        river 1
 //!                                        |
 //!                                     serving   what this node may serve right now, swapped whole
 //!                                        |
@@ -22,6 +22,8 @@ pub mod cache;
 pub mod batch;
 
 pub mod engine;
+
+pub mod receipt;
 
 pub mod jobs;
 

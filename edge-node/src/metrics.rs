@@ -226,6 +226,10 @@ pub struct Metrics {
     pub hooks: Counts<HookEnd, 3>,
     /// Purges of the result cache that are durable.
     pub cache_purges: Counter,
+    /// Receipts that clients were promised.
+    pub receipts_promised: Counter,
+    /// Receipts on disk.
+    pub receipts_written: Counter,
     /// Devices, and who stands in for them.
     pub device: device::DeviceMetrics,
     /// Decoded rows that are kept.
@@ -262,6 +266,8 @@ impl Metrics {
             jobs: State::ALL.map(|state| jobs.get_or_create_owned(&Standing { state: state.word() })),
             hooks: Counts::of(&hooks, HookEnd::ALL, |end| HookEnded { end }),
             cache_purges: Counter::default(),
+            receipts_promised: Counter::default(),
+            receipts_written: Counter::default(),
             device: device::DeviceMetrics::default(),
             rows: rows::RowMetrics::default(),
         };
@@ -348,6 +354,16 @@ impl Metrics {
             "Times that results were forgotten for good because somebody asked",
             self.cache_purges,
         );
+        registry.register(
+            "edge_receipts_promised",
+            "Receipts that clients were promised",
+            self.receipts_promised,
+        );
+        registry.register(
+            "edge_receipts_written",
+            "Receipts that are durable in the log of this node",
+            self.receipts_written,
+        );
     }
     /// Counts a request's end.
     pub fn ended(&self, outcome: Outcome) {
@@ -412,6 +428,8 @@ mod tests {
                 "edge_model_loads counter",
                 "edge_model_unloads counter",
                 "edge_cache_purges counter",
+                "edge_receipts_promised counter",
+                "edge_receipts_written counter",
                 "edge_device_out_of_use gauge",
                 "edge_device_hung gauge",
                 "edge_device_failures counter",

@@ -140,11 +140,10 @@ impl ModelSlot {
     }
     /// The numerics of answers of `by`.
     #[must_use]
-    pub fn numerics(&self, by: Answerer) -> &[u8] {
-        match (by, &self.stand_in) {
-            (Answerer::StandIn, Some(numerics)) => numerics.as_bytes(),
-            _ => self.variant.numerics.as_bytes(),
-        }
+    pub fn numerics(&self, by: Answerer) -> &str {
+        let stand_in = self.stand_in.as_ref().filter(|_| by == Answerer::StandIn);
+        let stand_in = stand_in.and_then(|numerics| numerics.to_str().ok());
+        stand_in.unwrap_or(&self.variant.numerics)
     }
     /// Rows that are joined into one run.
     #[must_use]

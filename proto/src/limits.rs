@@ -50,6 +50,8 @@ pub const PROOF_BYTES_MAX: usize = 32 << 10;
 pub const RECEIPTS_SIGNED_TOGETHER_MAX: usize = 1024;
 /// Answers that wait for their receipt's signature; more wait before they are queued.
 pub const RECEIPTS_ASKED_MAX: usize = 4096;
+/// Batches of them that wait to be written.
+pub const RECEIPTS_BATCHES_MAX: usize = 1024;
 /// Receipts that are promised and not on disk yet: at most so many promises can be broken by a power cut. Beyond it no answer is
 /// begun that asks for one.
 pub const RECEIPTS_UNWRITTEN_MAX: usize = 65_536;

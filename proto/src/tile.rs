@@ -73,6 +73,30 @@ pub fn entry_path(index: u64, width: u64) -> String {
     with_width(format!("tile/entries/{}", index_path(index)), width)
 }
 
+/// Whether `path` is one that a log of some size has, spelled in the one way that [`hash_path`] and [`entry_path`] spell it.
+#[must_use]
+pub fn is_path(path: &str) -> bool {
+    let parts = || {
+        let (level, place) = path.strip_prefix("tile/")?.split_once('/')?;
+        let (place, width) = match place.split_once(".p/") {
+            None => (place, WIDTH),
+            Some((place, width)) => (place, width.parse().ok().filter(|width| (1..WIDTH).contains(width))?),
+        };
+        let digits: String = place
+            .split('/')
+            .map(|part| part.strip_prefix('x').unwrap_or(part))
+            .collect();
+        Some((level, digits.parse().ok()?, width))
+    };
+    match parts() {
+        None => false,
+        Some(("entries", index, width)) => entry_path(index, width) == path,
+        Some((level, index, width)) => level
+            .parse()
+            .is_ok_and(|level| level < 8 && hash_path(level, index, width) == path),
+    }
+}
+
 /// `(index, width)` of the tiles over `count` items.
 fn tiles(count: u64) -> impl Iterator<Item = (u64, u64)> {
     (0..count.div_ceil(WIDTH)).map(move |i| (i, (count - i * WIDTH).min(WIDTH)))
@@ -233,6 +257,15 @@ mod tests {
         fn bundles_read_back_as_themselves(entries in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 0..256)) {
             let bundle = write_entries(entries.iter().map(Vec::as_slice)).unwrap();
             prop_assert_eq!(read_entries(&bundle).unwrap(), entries.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        }
+        #[test]
+        fn the_paths_of_a_log_are_told_from_all_others(level in 0..8_u32, index in 0..1_u64 << 40, width in 1..=WIDTH, text in "(tile/)?[0-9x./entris]{0,24}") {
+            let (hashes, entries) = (hash_path(level, index, width), entry_path(index, width));
+            prop_assert!(is_path(&hashes) && is_path(&entries));
+            for other in [format!("{hashes}/"), format!("/{hashes}"), hashes.replacen("tile/", "tile/../", 1), entries.replacen("entries/", "entries/x000/", 1)] {
+                prop_assert!(!is_path(&other), "{}", other);
+            }
+            prop_assert!(!is_path(&text) || !text.contains(".."));
         }
         #[test]
         fn no_bytes_make_a_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {

@@ -64,7 +64,7 @@ pub(super) fn name(
 ) -> ContentHash {
     let mut key = Fields::new(&owner.secret);
     key.field(slot.weights.as_bytes());
-    key.field(slot.numerics(by));
+    key.field(slot.numerics(by).as_bytes());
     key.field(slot.pipeline.as_bytes());
     // Two tenants, or two persons, may have one owner's secret: they share rows of the key file.
     key.field(asker.tenant.as_str().as_bytes());

@@ -2,7 +2,7 @@
 
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, StatusCode};
-use proto::ids::ContentHash;
+use proto::ids::{ContentHash, RegionId};
 use proto::region_state::Tenant;
 use runtime::https::Transport;
 use runtime::identity::Role;
@@ -18,11 +18,13 @@ pub(super) struct Caller<'s> {
     /// A part of the fleet or an operator. Auditors ask the control plane, which knows what is theirs to see.
     fleet: bool,
     operator: bool,
+    /// The region that an auditor's certificate names.
+    audits: Option<&'s RegionId>,
     local: bool,
 }
 
 impl<'s> Caller<'s> {
-    pub(super) fn of<B>(request: &Request<B>, set: &'s ServingSet) -> Self {
+    pub(super) fn of<B>(request: &'s Request<B>, set: &'s ServingSet) -> Self {
         let extensions = request.extensions();
         let role = extensions.get::<Option<Role>>().and_then(Option::as_ref);
         let fleet = role.is_some_and(|role| !matches!(role, Role::Auditor { .. }));
@@ -36,6 +38,10 @@ impl<'s> Caller<'s> {
             tenant,
             fleet,
             operator: role.is_some_and(|role| matches!(role, Role::Operator(_))),
+            audits: role.and_then(|role| match role {
+                Role::Auditor { region, .. } => Some(region),
+                _ => None,
+            }),
             local,
         }
     }
@@ -67,6 +73,13 @@ impl<'s> Caller<'s> {
             message,
             Outcome::Unauthorized,
         ))
+    }
+    /// A part of the fleet, a process on this machine, or an auditor of `region`.
+    pub(super) fn may_audit(self, region: &RegionId) -> Result<(), Problem> {
+        if self.audits == Some(region) {
+            return Ok(());
+        }
+        self.of_the_fleet()
     }
     /// The tenant: only they get answers of models.
     pub(super) fn tenant(self) -> Result<&'s Tenant, Problem> {

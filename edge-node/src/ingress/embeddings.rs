@@ -34,7 +34,7 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
         let (name, version) = asked.model.split_once('@').unwrap_or((&asked.model, ""));
         let slot = Arc::clone(Target::of(name.to_owned(), version.to_owned()).find(&set)?);
         let infer = asked.infer(&slot.manifest.signatures)?;
-        Ok((asked, Question::of(slot, &asker, infer, lent)?))
+        Ok((asked, Question::of(slot, &asker, infer, &bytes, lent)?))
     })
     .await?;
     infer::record_model(&span, &question.slot);
@@ -50,7 +50,8 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
         .first()
         .ok_or_else(|| Problem::bad_request("the model gave no vectors"))?;
     let mut answer = reply::bytes(reply::JSON, asked.answer(&vectors.tensor, tokens)?);
-    let facts = obtained.facts(door, &question.slot, arrived);
+    let receipt = infer::receipt(door, &question, &obtained, answer.body()).await?;
+    let facts = obtained.facts(door, &question.slot, arrived).chain(receipt);
     answer
         .headers_mut()
         .extend(facts.map(|(name, value)| (Some(name), value)));

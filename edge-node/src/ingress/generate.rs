@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request};
 use proto::limits::{GENERATE_BODY_BYTES_MAX, INFER_BODY_MS_MAX};
 use proto::oip::{Answered, InferAnswer, generates, read_generate, write_generate};
@@ -35,13 +34,7 @@ pub(super) async fn answer(
     body: &mut Unread,
     form: Form,
 ) -> Result<Answer, Problem> {
-    let mut answer = infer::answered(door, &request, |span| walk(door, target, &request, body, span)).await?;
-    if let Form::Events = form {
-        let (mut head, told) = answer.into_parts();
-        head.headers.insert(CONTENT_TYPE, EVENTS);
-        answer = Answer::from_parts(head, reply::event(&told));
-    }
-    Ok(answer)
+    infer::answered(door, &request, |span| walk(door, target, &request, body, form, span)).await
 }
 
 async fn walk(
@@ -49,6 +42,7 @@ async fn walk(
     target: &Target,
     request: &Request<()>,
     body: &mut Unread,
+    form: Form,
     span: Span,
 ) -> Result<Answer, Problem> {
     let set = door.parts.serving.load();
@@ -72,7 +66,7 @@ async fn walk(
     let question = infer::aside(short, move || {
         let body::Received { bytes, lent } = body::unpack(received, encoding, GENERATE_BODY_BYTES_MAX)?;
         let request = read_generate(&bytes, &slot.manifest.signatures)?;
-        Question::of(slot, &asker, request, lent)
+        Question::of(slot, &asker, request, &bytes, lent)
     })
     .await?;
     let deadline = arrived + question.budget(door, headers, budget);
@@ -87,8 +81,12 @@ async fn walk(
         id: question.request.id.as_deref(),
         outputs: outputs.collect(),
     })?;
-    let mut answer = reply::bytes(reply::JSON, document);
-    let facts = obtained.facts(door, &question.slot, arrived);
+    let mut answer = match form {
+        Form::Whole => reply::bytes(reply::JSON, document),
+        Form::Events => reply::bytes(EVENTS, reply::event(&document)),
+    };
+    let receipt = infer::receipt(door, &question, &obtained, answer.body()).await?;
+    let facts = obtained.facts(door, &question.slot, arrived).chain(receipt);
     answer
         .headers_mut()
         .extend(facts.map(|(name, value)| (Some(name), value)));

@@ -1,10 +1,11 @@
 //! What every inference request goes through, whatever protocol carries it. A protocol's shell walks the steps:
 //!
 //! ```text
-//!   observed( Admitted::of -> deadline -> the shell reads and decodes, aside -> Question::of -> obtain -> the shell encodes )
+//!   observed( Admitted::of -> deadline -> the shell reads and decodes, aside -> Question::of -> obtain -> the shell encodes -> receipt )
 //! ```
 
 mod admit;
+mod claim;
 mod obtain;
 mod obtained;
 mod question;
@@ -24,6 +25,7 @@ use crate::metrics::{Metrics, Outcome};
 use crate::serving::ModelSlot;
 
 pub(super) use admit::{Admitted, Asker, SUBJECT, bypasses, outside};
+pub(super) use claim::{Claim, promise, receipt};
 pub(super) use obtain::{aside, charge, obtain, obtain_paid};
 pub(super) use obtained::Obtained;
 pub(super) use question::Question;

@@ -186,8 +186,8 @@ pub(super) fn bytes(content_type: HeaderValue, bytes: Vec<u8>) -> Answer {
 }
 
 /// A document as the one event of a stream.
-pub(super) fn event(document: &[u8]) -> Bytes {
-    [&b"data: "[..], document, b"\n\n"].concat().into()
+pub(super) fn event(document: &[u8]) -> Vec<u8> {
+    [&b"data: "[..], document, b"\n\n"].concat()
 }
 
 /// What every answer carries. A draining node ends HTTP/1 connections with the answer, so that clients move on.

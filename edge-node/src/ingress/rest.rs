@@ -67,7 +67,8 @@ pub(super) async fn told(
 ) -> Result<Answer, Problem> {
     let obtained = infer::obtain_paid(door, question, deadline, span).await?;
     let mut answer = encode(question, &obtained)?;
-    for (name, value) in obtained.facts(door, &question.slot, arrived) {
+    let receipt = infer::receipt(door, question, &obtained, answer.body()).await?;
+    for (name, value) in obtained.facts(door, &question.slot, arrived).chain(receipt) {
         answer.headers_mut().insert(name, value);
     }
     Ok(answer)
@@ -133,7 +134,7 @@ fn decode(
     } else {
         read_infer(&bytes, json_bytes)?
     };
-    Question::of(slot, asker, request, lent)
+    Question::of(slot, asker, request, &bytes, lent)
 }
 
 /// The body in the form that the request asks for.

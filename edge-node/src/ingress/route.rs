@@ -7,6 +7,7 @@ use proto::ids::{ModelName, ModelVersion};
 
 use super::jobs::Page;
 use super::manage::Manage;
+use super::receipts;
 use super::reply::Problem;
 use crate::metrics::Outcome;
 use crate::serving::{ModelSlot, ServingSet};
@@ -30,6 +31,7 @@ pub(super) enum Route {
     Stats(Option<Target>),
     Manage(Manage),
     Jobs(Page),
+    Receipts(receipts::Page),
     /// Of kept answers.
     Purge,
     OpenApi,
@@ -87,7 +89,9 @@ fn cut(text: &str) -> String {
 }
 
 /// One more than the longest path that is answered has: what is longer is none of them.
-const SEGMENTS_MAX: usize = 8;
+const SEGMENTS_MAX: usize = 5 + TILE_SEGMENTS_MAX;
+/// Parts of a tile's place in its level: a log of 2^38 entries has four, and a partial tile has one more.
+const TILE_SEGMENTS_MAX: usize = 5;
 
 /// What `method` on `path` asks.
 pub(super) fn of(method: &Method, path: &str) -> Result<Route, Problem> {
@@ -110,6 +114,7 @@ pub(super) fn of(method: &Method, path: &str) -> Result<Route, Problem> {
         ["v1", "jobs", "key"] => Some(Route::Jobs(Page::Key)),
         ["v1", "jobs", id] => Some(Route::Jobs(Page::One((*id).to_owned()))),
         ["v1", "jobs", id, "result"] => Some(Route::Jobs(Page::Result((*id).to_owned()))),
+        ["v1", "receipts", rest @ ..] => of_receipts(rest).map(Route::Receipts),
         ["v1", "embeddings"] => Some(Route::Embeddings),
         ["v1", "purge"] => Some(Route::Purge),
         ["v1", "node"] => Some(Route::Node),
@@ -148,6 +153,18 @@ fn of_model(target: Target, rest: &[&str]) -> Option<Route> {
         ["generate_stream"] => Route::GenerateStream(target),
         ["config"] => Route::Config(target),
         ["stats"] => Route::Stats(Some(target)),
+        _ => return None,
+    })
+}
+
+fn of_receipts(rest: &[&str]) -> Option<receipts::Page> {
+    Some(match rest {
+        ["key"] => receipts::Page::Key,
+        ["checkpoint"] => receipts::Page::File(rest.join("/")),
+        ["tile", _, place @ ..] if (1..=TILE_SEGMENTS_MAX).contains(&place.len()) => {
+            receipts::Page::File(rest.join("/"))
+        }
+        [id] => receipts::Page::One((*id).to_owned()),
         _ => return None,
     })
 }
@@ -222,6 +239,12 @@ mod tests {
             ("/v1/jobs/key", true, false),
             ("/v1/jobs/r:n:00/result", true, false),
             ("/v1/jobs/r:n:00/other", false, false),
+            ("/v1/receipts/key", true, false),
+            ("/v1/receipts/r:n:0-00", true, false),
+            ("/v1/receipts/checkpoint", true, false),
+            ("/v1/receipts/tile/0/x001/x234/067.p/5", true, false),
+            ("/v1/receipts/tile/0", false, false),
+            ("/v1/receipts", false, false),
             ("/v1/purge", false, true),
             ("/v1/node", true, false),
             ("/v1/usage", true, false),
@@ -234,6 +257,7 @@ mod tests {
             ("/v2/models/m/../infer", false, false),
             ("/v2/models/m/versions/3/trace/setting/a/b", false, false),
             ("/v2/cudasharedmemory/region/r/register/a/b/c", false, false),
+            ("/v1/receipts/tile/0/x000/x001/x234/067/5/6/7", false, false),
         ] {
             assert_eq!(of(&Method::GET, path).is_ok(), get, "GET {path}");
             assert_eq!(of(&Method::POST, path).is_ok(), post, "POST {path}");

@@ -11,5 +11,6 @@ mod jobs;
 mod manage;
 mod protocol;
 mod purge;
+mod receipts;
 mod rows;
 mod tenants;

@@ -5,7 +5,7 @@ use std::{fs, io};
 use proto::merkle::{self, Hash};
 use proto::tile::{self, HEIGHT, WIDTH};
 
-use super::{Log, LogError, io_error};
+use super::{CHECKPOINT, Log, LogError, io_error};
 
 impl Log {
     /// Entry `index`, from 0.
@@ -50,6 +50,24 @@ impl Log {
         match tile::read_entries(&bytes) {
             Ok(entries) if entries.len() == 256 => Ok(entries.into_iter().map(<[u8]>::to_vec).collect()),
             _ => Err(LogError::Damaged { path }),
+        }
+    }
+
+    /// A file of the log as readers ask for it: `checkpoint`, or a tile or bundle by its path. `None` where there is none.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn file(&self, path: &str) -> Result<Option<Vec<u8>>, LogError> {
+        if path == CHECKPOINT {
+            return Ok(Some(self.checkpoint.clone().into_bytes()));
+        }
+        if !tile::is_path(path) {
+            return Ok(None);
+        }
+        let path = self.dir.join(path);
+        match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read.map(Some).map_err(io_error(&path)),
         }
     }
 

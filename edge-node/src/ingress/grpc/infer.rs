@@ -1,12 +1,13 @@
 //! `ModelInfer`, and what a request in a stream has in common with it.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{Request, Response};
 use proto::limits::INFER_BODY_BYTES_MAX;
-use proto::oip::grpc::{Addressed, read_infer, write_infer};
+use proto::oip::grpc::{Addressed, PREFIX_BYTES, read_infer, write_infer};
 use proto::oip::{Answered, InferAnswer};
+use proto::receipt::Commitment;
 use runtime::https::{Body, Unread};
 use tracing::Span;
 
@@ -33,9 +34,13 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
     let message = messages.only(budget).await?;
     let packed = wire::packs(message.encoding);
     let found = find(door, request, message, Limit { arrived, budget }, &mut None, &span).await?;
-    let (slot, obtained) = (Arc::clone(&found.question.slot), found.obtained.clone());
-    let message = found.written(packed, write_infer).await?;
-    let facts = obtained.facts(door, &slot, arrived);
+    let (message, output) = found.written(packed, write_infer).await?;
+    let Found { question, obtained } = found;
+    let receipt = match output {
+        Some(output) => infer::promise(door, &question, &obtained, output).await?,
+        None => None,
+    };
+    let facts = obtained.facts(door, &question.slot, arrived).chain(receipt);
     let mut answer = wire::whole(message, packed);
     answer
         .headers_mut()
@@ -90,16 +95,19 @@ fn decode(set: &ServingSet, asker: &Asker, message: Message) -> Result<Decoded, 
     } = read_infer(&bytes)?;
     let id = request.id.clone();
     let slot = Target::of(model, version).find(set).cloned();
-    Ok((id, slot.and_then(|slot| Question::of(slot, asker, request, lent))))
+    Ok((
+        id,
+        slot.and_then(|slot| Question::of(slot, asker, request, &bytes, lent)),
+    ))
 }
 
 impl Found {
-    /// The message that `write` makes of the answer.
+    /// The message that `write` makes of the answer, and the commitment to it where there is to be a receipt.
     pub(super) async fn written(
-        self,
+        &self,
         packed: bool,
         write: fn(&mut Vec<u8>, &InferAnswer<'_>),
-    ) -> Result<bytes::Bytes, Problem> {
+    ) -> Result<(Bytes, Option<Commitment>), Problem> {
         let Self { question, obtained } = self;
         let told = obtained.told(&question.request)?;
         let outputs = told.iter().map(|told| Answered {
@@ -115,7 +123,12 @@ impl Found {
                 outputs: outputs.collect(),
             },
         );
-        let short = !packed || message.len() <= DECODE_INLINE_BYTES_MAX;
-        infer::aside(short, move || wire::framed(message, packed)).await
+        let claim = question.claim();
+        let short = (!packed && claim.is_none()) || message.len() <= DECODE_INLINE_BYTES_MAX;
+        let work = move || {
+            let output = claim.map(|claim| claim.output(&message[PREFIX_BYTES..]));
+            Ok((wire::framed(message, packed)?, output))
+        };
+        infer::aside(short, work).await
     }
 }

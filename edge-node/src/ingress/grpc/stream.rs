@@ -21,6 +21,7 @@ use runtime::clock;
 use runtime::https::{Body, Unread};
 
 use super::super::infer::{Admitted, observed};
+use super::super::receipts;
 use super::super::reply::Problem;
 use super::super::{Door, deadline};
 use super::infer::{Limit, find};
@@ -51,6 +52,7 @@ pub(super) fn open(door: &Arc<Door>, request: Request<()>, body: &mut Unread) ->
     let headers = request.headers();
     let begin = || {
         let arrived = Admitted::of(&door.parts, &door.parts.serving.load(), &request)?.arrived;
+        receipts::none_in_streams(headers)?;
         let (budget, whole) = (deadline::of_head(headers)?, deadline::of_grpc(headers)?);
         // A time beyond all clocks is no deadline.
         Ok((budget, whole.and_then(|time| arrived.checked_add(time))))
@@ -134,7 +136,8 @@ async fn answer(door: Arc<Door>, request: Arc<Request<()>>, message: Message, li
         let (door, request, id) = (&door, &request, &mut id);
         async move {
             let found = find(door, request, message, limit, id, &span).await?;
-            found.written(packed, write_stream_answer).await
+            let (message, _) = found.written(packed, write_stream_answer).await?;
+            Ok(message)
         }
     };
     let answered = observed(&door, request.headers(), walk).await;

@@ -11,6 +11,7 @@ use runtime::clock;
 
 use super::super::Parts;
 use super::super::auth::Caller;
+use super::super::receipts;
 use super::super::reply::Problem;
 use crate::batch::accounts::Payer;
 use crate::cache::{self, Results};
@@ -34,16 +35,19 @@ pub(in super::super) struct Asker {
     subject: Option<Subject>,
     /// Wants the model itself to run: no kept answer is looked for, and none is kept.
     pub(in super::super) bypass: bool,
+    /// Gets a receipt with the answer.
+    pub(super) receipt: bool,
     pub(super) results: Results,
 }
 
 impl Asker {
-    /// One who names nobody.
+    /// One who names nobody, and wants no receipt.
     pub(in super::super) fn of(tenant: TenantId, bypass: bool, results: Results) -> Self {
         Self {
             tenant,
             subject: None,
             bypass,
+            receipt: false,
             results,
         }
     }
@@ -88,6 +92,7 @@ impl Admitted {
             tenant: tenant.id.clone(),
             subject: subject(request.headers())?,
             bypass: bypasses(request.headers()),
+            receipt: receipts::wanted(parts, request.headers())?,
             results: parts.results.clone(),
         };
         Ok(Self { arrived, asker })

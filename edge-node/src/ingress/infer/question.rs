@@ -11,7 +11,7 @@ use tracing::Span;
 use super::super::body::Lent;
 use super::super::reply::Problem;
 use super::super::{Door, deadline, fit};
-use super::Asker;
+use super::{Asker, Claim};
 use crate::batch::accounts::Payer;
 use crate::batch::class::Level;
 use crate::batch::{Order, join};
@@ -35,16 +35,19 @@ pub(in super::super) struct Question {
     keeper: Option<Keeper>,
     pub(super) payer: Payer,
     level: Option<Level>,
+    claim: Option<Claim>,
     /// Its memory is given back when it is answered.
     _lent: Lent,
 }
 
 impl Question {
-    /// Checks `request` and names it. Hashes the inputs: large ones not on a thread that serves connections.
+    /// Checks `request`, which was read from `content`, and names it. Hashes the inputs: large ones not on a thread that serves
+    /// connections.
     pub(in super::super) fn of(
         slot: Arc<ModelSlot>,
         asker: &Asker,
         mut request: InferRequest,
+        content: &[u8],
         lent: Lent,
     ) -> Result<Self, Problem> {
         let signature = fit::signature(&slot.manifest, &request)?;
@@ -71,6 +74,7 @@ impl Question {
             keeper,
             payer: Payer::of(&asker.tenant),
             level,
+            claim: asker.receipt.then(|| Claim::of(content)).transpose()?,
             _lent: lent,
         })
     }
@@ -81,6 +85,11 @@ impl Question {
             return door.parts.queue.class(&self.slot.release.model).deadline();
         }
         deadline::with_body(head, self.request.timeout_us)
+    }
+
+    /// What its receipt will say of it, if there is to be one.
+    pub(in super::super) fn claim(&self) -> Option<Claim> {
+        self.claim
     }
 
     /// What is asked about.

@@ -12,6 +12,9 @@ struct Doors {
     address: std::net::SocketAddr,
     router: Client,
     operator: Client,
+    auditor: Client,
+    /// Of another region.
+    foreigner: Client,
     stranger: Client,
     _folder: tempfile::TempDir,
 }
@@ -33,6 +36,14 @@ async fn doors() -> Doors {
         .unwrap()
         .write(&dir("operator"))
         .unwrap();
+    for (name, region) in [("auditor", "eu-fra"), ("foreigner", "us-iad")] {
+        let (name, region) = (name.parse().unwrap(), region.parse().unwrap());
+        let path = dir(&format!("{name}"));
+        ca.issue(&Role::Auditor { name, region }, &[], 1)
+            .unwrap()
+            .write(&path)
+            .unwrap();
+    }
     ca.issue_ingress(&["ingress.test".to_owned()], 1)
         .unwrap()
         .write(&dir("ingress"))
@@ -46,12 +57,18 @@ async fn doors() -> Doors {
     let router = Client::new(router.ingress_client_config(ca.pem()).unwrap());
     let operator = Identity::load(&dir("operator")).unwrap();
     let operator = Client::new(operator.ingress_client_config(ca.pem()).unwrap());
+    let [auditor, foreigner] = ["auditor", "foreigner"].map(|name| {
+        let identity = Identity::load(&dir(name)).unwrap();
+        Client::new(identity.ingress_client_config(ca.pem()).unwrap())
+    });
     let stranger = Client::new(anonymous_client_config(ca.pem()).unwrap());
     Doors {
         node,
         address,
         router,
         operator,
+        auditor,
+        foreigner,
         stranger,
         _folder: folder,
     }
@@ -90,6 +107,57 @@ async fn tenants_ask_over_tls_and_the_fleets_pages_need_a_certificate_of_the_fle
         401,
         "a router has no data of its own"
     );
+}
+
+#[tokio::test]
+async fn the_log_of_receipts_is_for_the_fleet_and_for_auditors_of_the_region() {
+    let doors = doors().await;
+    let asked = post(KEY).header("meridian-receipt", "?1").uri("/v2/models/m/infer");
+    let (status, _) = doors
+        .ask(&doors.stranger, asked.body(full(row(1.0, 1.0))).unwrap())
+        .await;
+    assert_eq!(status, 200);
+    until("a receipt on disk", || {
+        let file = doors
+            .node
+            .ingress
+            .0
+            .parts
+            .receipts
+            .as_ref()
+            .unwrap()
+            .file("tile/entries/000.p/1");
+        file.unwrap().is_some()
+    })
+    .await;
+    for path in ["checkpoint", "tile/entries/000.p/1", "tile/0/000.p/1"] {
+        let get = || Request::get(format!("/v1/receipts/{path}")).body(empty()).unwrap();
+        for (client, status) in [
+            (&doors.auditor, 200),
+            (&doors.operator, 200),
+            (&doors.router, 200),
+            (&doors.foreigner, 403),
+            (&doors.stranger, 403),
+        ] {
+            assert_eq!(doors.ask(client, get()).await.0, status, "{path}");
+        }
+    }
+    let get = |path: &str| Request::get(format!("/v1/receipts/{path}")).body(empty()).unwrap();
+    for path in ["tile/entries/001", "tile/0/../0/000.p/1", "tile/0/000.p/9"] {
+        assert_eq!(doors.ask(&doors.auditor, get(path)).await.0, 404, "{path}");
+    }
+    // A log, as any verifier reads it.
+    let (_, checkpoint) = doors.ask(&doors.auditor, get("checkpoint")).await;
+    let (_, keys) = doors.ask(&doors.router, get("key")).await;
+    let keys: serde_json::Value = serde_json::from_slice(&keys).unwrap();
+    let checkpoint = std::str::from_utf8(&checkpoint).unwrap();
+    let known = proto::note::open_checkpoint(checkpoint, keys["log"].as_str().unwrap()).unwrap();
+    assert_eq!(known.size, 1);
+    let (_, entries) = doors.ask(&doors.auditor, get("tile/entries/000.p/1")).await;
+    let entries = proto::tile::read_entries(&entries).unwrap();
+    assert_eq!(known.root, proto::merkle::leaf_hash(entries[0]));
+    let text = std::str::from_utf8(entries[0]).unwrap();
+    assert!(!text.contains("acme") && !text.contains("subject"), "{text}");
 }
 
 #[tokio::test]

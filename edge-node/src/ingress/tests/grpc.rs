@@ -14,6 +14,8 @@ use proto::oip::grpc::{
     HealthRequest, HealthResponse, ModelConfigResponse, ModelMetadataResponse, ModelRequest, ModelStatisticsResponse,
     Prefix, RepositoryIndexResponse,
 };
+use proto::receipt::{Commitment, Promise};
+use proto::signed::PublicKey;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -189,6 +191,26 @@ async fn a_call_is_answered_as_rest_answers_and_from_the_same_cache() {
     );
     let rest = node.infer(row(1.0, 2.0)).await;
     assert_eq!((rest.header("cache-status"), node.model.count()), ("meridian; hit", 1));
+}
+
+#[tokio::test]
+async fn a_call_that_asks_for_a_receipt_gets_one_of_its_two_messages_and_a_stream_gets_none() {
+    let node = Node::start().await;
+    let asked = doubles("r1", &[1.0, 2.0]);
+    let request = |name| call(name, KEY).header("meridian-receipt", "?1");
+    let ended = send(&node, request("ModelInfer"), framed(&asked)).await;
+    let promise = Promise::read(ended.of("meridian-receipt")).unwrap();
+    let key = PublicKey::of(&crate::receipt::tests::key());
+    let (receipt, _) = proto::receipt::open(&promise.proof, &crate::receipt::tests::fleet(), &key).unwrap();
+    assert_eq!(receipt.input, Commitment::of(&promise.key, &asked.encode_to_vec()));
+    assert_eq!(receipt.output, Commitment::of(&promise.key, &ended.messages[0]));
+    let streamed = send(&node, request("ModelStreamInfer"), framed(&asked)).await;
+    assert_eq!((streamed.of("grpc-status"), streamed.messages.len()), ("12", 0));
+    assert!(
+        streamed.of("grpc-message").contains("ModelInfer"),
+        "{:?}",
+        streamed.said
+    );
 }
 
 #[tokio::test]

@@ -144,6 +144,7 @@ impl Node {
         let queue = Queue::new(bounds, rules, serving.clone(), metrics.clone());
         let engine = Engine::start(&queue, bounds.threads, &metrics).unwrap();
         let jobs = super::jobs::open(&folder.path().join("jobs"), &metrics);
+        let receipts = crate::receipt::tests::open(&folder.path().join("receipts"), &metrics);
         let (gossip, heard) = Gossip::channel();
         let draining = CancellationToken::new();
         let ingress = Ingress::new(Parts {
@@ -152,6 +153,7 @@ impl Node {
             results,
             rates,
             jobs: Some(jobs),
+            receipts: Some(receipts),
             webhook_key: None,
             queue,
             gossip,

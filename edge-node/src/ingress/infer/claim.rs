@@ -1,0 +1,74 @@
+//! What a request and its answer are called in a receipt, and the header that promises it.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+use proto::receipt::{Answered, Commitment, CommitmentKey};
+
+use super::super::Door;
+use super::super::receipts::{RECEIPT, unavailable};
+use super::super::reply::Problem;
+use super::{DECODE_INLINE_BYTES_MAX, Obtained, Question, aside};
+use crate::metrics::Outcome;
+
+/// A commitment to a request, and the key for the one to its answer.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Claim {
+    key: CommitmentKey,
+    input: Commitment,
+}
+
+impl Claim {
+    /// Claims `content`, a request's body or message, under a key of its own.
+    pub(super) fn of(content: &[u8]) -> Result<Self, Problem> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(|_| {
+            let message = "the system gives no random numbers: ask another node";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message, Outcome::Failed)
+        })?;
+        let key = CommitmentKey(key);
+        let input = Commitment::of(&key, content);
+        Ok(Self { key, input })
+    }
+    /// What it makes of an answer's body or message.
+    pub(in super::super) fn output(&self, content: &[u8]) -> Commitment {
+        Commitment::of(&self.key, content)
+    }
+}
+
+/// The promise of a receipt for an answer with the body `content`, if there is to be one.
+pub(in super::super) async fn receipt(
+    door: &Door,
+    question: &Question,
+    obtained: &Obtained,
+    content: &Bytes,
+) -> Result<Option<(HeaderName, HeaderValue)>, Problem> {
+    let Some(claim) = question.claim() else { return Ok(None) };
+    let short = content.len() <= DECODE_INLINE_BYTES_MAX;
+    let content = content.clone();
+    let output = aside(short, move || Ok(claim.output(&content))).await?;
+    promise(door, question, obtained, output).await
+}
+
+/// As [`receipt`], of an answer that was committed to.
+pub(in super::super) async fn promise(
+    door: &Door,
+    question: &Question,
+    obtained: &Obtained,
+    output: Commitment,
+) -> Result<Option<(HeaderName, HeaderValue)>, Problem> {
+    let (Some(claim), Some(receipts)) = (question.claim(), &door.parts.receipts) else {
+        return Ok(None);
+    };
+    let slot = &question.slot;
+    let answered = Answered {
+        release: slot.release.clone(),
+        manifest: slot.manifest_id,
+        variant: slot.variant.id.clone(),
+        numerics: slot.numerics(obtained.landed.by).to_owned(),
+        input: claim.input,
+        output,
+    };
+    let promised = receipts.promise(claim.key, answered).await.map_err(unavailable)?;
+    let value = HeaderValue::try_from(promised.write()).expect("names, digits and base64 are printable ASCII");
+    Ok(Some((RECEIPT, value)))
+}
