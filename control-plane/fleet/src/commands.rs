@@ -9,9 +9,7 @@ use proto::entry::{Body, PlanStatus};
 use proto::ids::{ContentHash, hex};
 use serde_json::json;
 
-use crate::cli::{
-    Audit, Auditor, Batch, Ca, CaInit, Cache, Cli, Command, Dev, Log, Node, Region, Rollout, Router, Tenant,
-};
+use crate::cli::{Auditor, Batch, Ca, CaInit, Cache, Cli, Command, Dev, Log, Node, Region, Rollout, Router, Tenant};
 use crate::client::Session;
 use crate::home::{self, Home};
 use crate::output::{self, GOOD, paint, say};
@@ -78,7 +76,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         }
         Command::Tenant(command) => run_tenant(command, open()?, cli.json).await,
         Command::Log(command) => run_log(command, &dir, cli.json).await,
-        Command::Audit(command) => run_audit(command, &dir, cli.json).await,
+        Command::Audit(command) => crate::audit::run::run(command, &dir, cli.json).await,
         Command::Diagnose(args) => crate::observe::run_diagnose(&args, &open()?, cli.json).await,
         Command::Cost(args) => crate::observe::run_cost(&args, &open()?, cli.json).await,
         Command::Batch(Batch::Run(options)) => crate::batch::run(&options, cli.json).await,
@@ -300,7 +298,7 @@ async fn run_tenant(command: Tenant, home: Home, as_json: bool) -> Result<()> {
 }
 
 /// A folder with the log: the one named, or a fresh copy in a temporary folder that lives as long as the guard.
-async fn log_folder(given: Option<PathBuf>, dir: &Path) -> Result<(PathBuf, Option<tempfile::TempDir>)> {
+pub(crate) async fn log_folder(given: Option<PathBuf>, dir: &Path) -> Result<(PathBuf, Option<tempfile::TempDir>)> {
     if let Some(given) = given {
         return Ok((given, None));
     }
@@ -309,7 +307,7 @@ async fn log_folder(given: Option<PathBuf>, dir: &Path) -> Result<(PathBuf, Opti
     Ok((copy.path().to_owned(), Some(copy)))
 }
 
-fn trusted(given: Option<&Path>, dir: &Path) -> Result<proto::signed::TrustBundle> {
+pub(crate) fn trusted(given: Option<&Path>, dir: &Path) -> Result<proto::signed::TrustBundle> {
     home::read_trust(given.map_or_else(|| dir.join("trust.json"), Path::to_owned).as_path())
 }
 
@@ -341,25 +339,6 @@ async fn run_log(command: Log, dir: &Path, as_json: bool) -> Result<()> {
                 say(&format!("{} {report}", paint(GOOD, "ok")));
             }
         }
-    }
-    Ok(())
-}
-
-async fn run_audit(command: Audit, dir: &Path, as_json: bool) -> Result<()> {
-    let Audit::ModelAt {
-        model,
-        region,
-        time,
-        log,
-        trust,
-    } = command;
-    let trust = trusted(trust.as_deref(), dir)?;
-    let (log, _guard) = log_folder(log, dir).await?;
-    let answer = crate::audit::model_at(&log, &trust.log_vkey, &region, &time, &model)?;
-    if as_json {
-        output::json(&answer);
-    } else {
-        say(&answer.to_string());
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use proto::limits::{IDEMPOTENCY_KEY_BYTES_MAX, JOBS_LISTED_MAX};
 use serde::Serialize;
 
 use super::infer::{self, Admitted, Question, SUBJECT};
+use super::receipts;
 use super::reply::{self, Problem};
 use super::rest::Sent;
 use super::route::Target;
@@ -125,8 +126,9 @@ impl Wish {
         let (Some(jobs), true) = (&door.parts.jobs, prefers.any(prefers_async)) else {
             return Ok(None);
         };
-        // What is erased of a person must lie nowhere else: what names one is answered at once.
-        if headers.contains_key(SUBJECT) {
+        // What is erased of a person must lie nowhere else, and a receipt is promised in the head of an answer: what names a
+        // person or asks for a receipt is answered at once.
+        if headers.contains_key(SUBJECT) || receipts::asked(headers)? {
             return Ok(None);
         }
         if door.parts.draining.is_cancelled() {

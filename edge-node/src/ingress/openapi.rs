@@ -31,6 +31,7 @@ mod tests {
                 .replace("{version}", "1")
                 .replace("{region}", "r")
                 .replace("{job}", "r:n:0")
+                .replace("{receipt}", "r:n:0-0")
                 .replace("{memory}", "systemsharedmemory");
             for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
                 let said = calls.get(method.as_str().to_ascii_lowercase()).is_some();

@@ -31,14 +31,19 @@ pub(super) enum Page {
     File(String),
 }
 
+/// Whether the client asks for one.
+pub(super) fn asked(headers: &HeaderMap) -> Result<bool, Problem> {
+    match headers.get(RECEIPT).map(HeaderValue::as_bytes) {
+        None | Some(b"?0") => Ok(false),
+        Some(b"?1") => Ok(true),
+        Some(_) => Err(Problem::bad_request("Meridian-Receipt is neither `?1` nor `?0`")),
+    }
+}
+
 /// Whether a request with these headers gets a receipt. Where it should and none can be given it is refused before anything is
 /// read of it: an answer without the receipt that was asked for is no answer.
 pub(super) fn wanted(parts: &Parts, headers: &HeaderMap) -> Result<bool, Problem> {
-    let asked = match headers.get(RECEIPT).map(HeaderValue::as_bytes) {
-        None | Some(b"?0") => false,
-        Some(b"?1") => true,
-        Some(_) => return Err(Problem::bad_request("Meridian-Receipt is neither `?1` nor `?0`")),
-    };
+    let asked = asked(headers)?;
     match &parts.receipts {
         None if asked => {
             let message = "this node gives no receipts: ask another one, or without Meridian-Receipt";
@@ -58,7 +63,7 @@ pub(super) fn wanted(parts: &Parts, headers: &HeaderMap) -> Result<bool, Problem
 
 /// Refuses to give receipts for a stream's answers: they have no heads that could promise any.
 pub(super) fn none_in_streams(headers: &HeaderMap) -> Result<(), Problem> {
-    if headers.get(RECEIPT).is_none_or(|value| value == "?0") {
+    if !asked(headers)? {
         return Ok(());
     }
     let message = "answers in a stream have no receipts: call ModelInfer, or leave Meridian-Receipt out";

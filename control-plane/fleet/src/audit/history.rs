@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use proto::entry::{Fleet, Leaf};
-use proto::ids::UnixMs;
+use proto::entry::{Body, Fleet, Leaf};
+use proto::ids::{NodeId, UnixMs};
 use proto::merkle::{self, Hash, Tree};
 use proto::note::{Checkpoint, open_checkpoint};
 use proto::proof::Proof;
+use proto::signed::PublicKey;
 use proto::tile::walk;
 
 use super::{AuditError, Fault, moment, read_text};
@@ -19,6 +20,8 @@ pub(super) struct History {
     pub(super) fleet: Fleet,
     pub(super) leaves: Vec<Hash>,
     entries: Vec<Vec<u8>>,
+    /// Keys that each node has had, in the order of the log.
+    pub(super) keys: BTreeMap<NodeId, Vec<PublicKey>>,
     pub(super) kinds: BTreeMap<&'static str, u64>,
     /// When the first and the last entry were written.
     pub(super) span: Option<(UnixMs, UnixMs)>,
@@ -32,7 +35,7 @@ impl History {
         let opened = open_checkpoint(&note, vkey);
         let checkpoint = opened.map_err(|source| AuditError::Checkpoint { which: "log's", source })?;
         let (mut fleet, mut leaves, mut entries) = (Fleet::default(), Vec::new(), Vec::new());
-        let mut kinds = BTreeMap::new();
+        let (mut kinds, mut keys) = (BTreeMap::new(), BTreeMap::<NodeId, Vec<PublicKey>>::new());
         let mut span: Option<(UnixMs, UnixMs)> = None;
         let entry = |_, bytes: &[u8]| {
             let (Leaf { time, .. }, _) = Leaf::decode(bytes)?;
@@ -44,7 +47,11 @@ impl History {
                     before: moment::write(before),
                 });
             }
-            *kinds.entry(fleet.apply(bytes)?.kind()).or_default() += 1;
+            let body = fleet.apply(bytes)?;
+            *kinds.entry(body.kind()).or_default() += 1;
+            if let Body::NodeEnrol { node, key, .. } = body {
+                keys.entry(node).or_default().push(key);
+            }
             span = Some((span.map_or(time, |(first, _)| first), time));
             leaves.push(merkle::leaf_hash(bytes));
             entries.push(bytes.to_vec());
@@ -58,6 +65,7 @@ impl History {
             fleet,
             leaves,
             entries,
+            keys,
             kinds,
             span,
             tiles,

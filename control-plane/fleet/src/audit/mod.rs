@@ -4,8 +4,9 @@
 //!   folder --walk--> checkpoint signature, every entry, every tile, the root     proto::tile::walk
 //!                         every entry folds: operators' signatures, no contradiction, time never back
 //!                    --> Report (verify_log)      --> Answer with a proof that others can check (model_at)
+//!                                                 --> Verified: what a node signed for (receipt)
 //! ```
-//! Both questions read the whole log: an answer from a part of it could leave out what came after.
+//! All questions read the whole log: an answer from a part of it could leave out what came after.
 
 use std::path::{Path, PathBuf};
 
@@ -16,9 +17,12 @@ use proto::tile::WalkError;
 mod history;
 mod model_at;
 mod moment;
+mod receipt;
+pub mod run;
 mod verify;
 
 pub use model_at::{Active, Answer, model_at};
+pub use receipt::{Held, Named, ReceiptFault, Verified, receipt};
 pub use verify::{Report, verify_log};
 
 /// Why a log proves nothing.
@@ -60,6 +64,9 @@ pub enum AuditError {
         /// Of the earlier checkpoint.
         earlier: u64,
     },
+    /// The log is sound, and the receipt is not.
+    #[error("the receipt shows nothing")]
+    Receipt(#[from] ReceiptFault),
     /// Not a moment.
     #[error("`{text}` is not a moment: write RFC 3339, such as 2026-11-14T09:00:00Z")]
     Moment {

@@ -345,3 +345,176 @@ fn the_proof_of_an_answer_stands_alone() {
     assert!(verify_inclusion(&leaf, 305, checkpoint.size, &hashes, &checkpoint.root));
     assert!(active.leaf.contains(&active.manifest.to_string()));
 }
+
+/// A node's log or batch of two receipts for answers of minilm@1, and the promise of the second.
+struct Signed {
+    promise: proto::receipt::Promise,
+    proof: proto::proof::Proof,
+}
+
+fn bob() -> SigningKey {
+    SigningKey::from_bytes(&[11; 32])
+}
+
+/// Two releases, and a node that signs by `bob`.
+fn of_a_node() -> Story {
+    let mut story = Story::of_two_releases();
+    let node = Body::NodeEnrol {
+        node: "eu-fra/n7".parse().unwrap(),
+        class: "cpu".parse().unwrap(),
+        ingress: "127.0.11.7:8443".parse().unwrap(),
+        key: PublicKey::of(&bob()),
+    };
+    story.say(NINE + 9_000_000, &node);
+    story
+}
+
+fn signed(key: &SigningKey, node: &str, manifest: ContentHash) -> Signed {
+    use proto::merkle::Tree;
+    use proto::receipt::{Answered, Commitment, CommitmentKey, Receipt, ReceiptId, origin, promises};
+    let (opens, node): (_, NodeId) = (CommitmentKey([5; 32]), node.parse().unwrap());
+    let answered = || Answered {
+        release: "minilm@1".parse().unwrap(),
+        manifest,
+        variant: "cpu-int8".parse().unwrap(),
+        numerics: "kernels-6/int8".to_owned(),
+        input: Commitment::of(&opens, b"question"),
+        output: Commitment::of(&opens, b"answer"),
+    };
+    let entries = [0, 1].map(|index| Receipt::of(node.clone(), index, NINE, answered()).encode());
+    let tree = Tree::of(entries.iter().map(|entry| leaf_hash(entry)).collect());
+    let log = origin(&"dev".parse().unwrap(), &node, &PublicKey::of(key));
+    let proof = |name: &str| proto::proof::Proof {
+        entry: entries[1].clone(),
+        index: 1,
+        hashes: tree.inclusion(1),
+        checkpoint: Signer::new(name, key.to_bytes())
+            .unwrap()
+            .sign_checkpoint(2, &tree.root()),
+    };
+    let promise = proto::receipt::Promise {
+        id: ReceiptId {
+            node,
+            index: 1,
+            leaf: leaf_hash(&entries[1]),
+        },
+        key: opens,
+        proof: proof(&promises(&log)),
+    };
+    Signed {
+        promise,
+        proof: proof(&log),
+    }
+}
+
+fn published(story: &Story) -> ContentHash {
+    story.fleet.releases[&"minilm".parse().unwrap()][&"1".parse().unwrap()].manifest
+}
+
+#[test]
+fn a_receipt_is_borne_out_by_the_release_log_and_opens_for_whoever_has_its_promise() {
+    let story = of_a_node();
+    let dir = story.write();
+    let Signed { promise, proof } = signed(&bob(), "eu-fra/n7", published(&story));
+    let held = Held {
+        promise: Some(promise.write()),
+        question: Some(b"question".to_vec()),
+        answer: Some(b"another answer".to_vec()),
+        ..Held::default()
+    };
+    let seen = receipt(dir.path(), &vkey(), &held).unwrap();
+    assert_eq!(
+        (seen.node.to_string().as_str(), seen.version.to_string().as_str()),
+        ("eu-fra/n7", "1")
+    );
+    assert_eq!(
+        (seen.logged, seen.question, seen.answer),
+        (None, Some(true), Some(false))
+    );
+    assert!(!seen.is_good());
+    let both = Held {
+        proof: Some(proof.write()),
+        answer: Some(b"answer".to_vec()),
+        ..held
+    };
+    let seen = receipt(dir.path(), &vkey(), &both).unwrap();
+    assert_eq!((seen.logged, seen.is_good()), (Some(2), true));
+    let text = seen.to_string();
+    assert!(
+        text.contains("kernels-6/int8") && text.contains("entry 1 of 2"),
+        "{text}"
+    );
+    // The text of the entry is forgotten there, and the promise still has it.
+    let bare = proto::proof::Proof {
+        entry: Vec::new(),
+        ..proof.clone()
+    };
+    let of_bare = |promise: Option<String>| Held {
+        promise,
+        proof: Some(bare.write()),
+        ..Held::default()
+    };
+    assert!(receipt(dir.path(), &vkey(), &of_bare(Some(promise.write()))).is_ok());
+    assert!(receipt(dir.path(), &vkey(), &of_bare(None)).is_err());
+    // Without the promise nobody learns whether a body is the one.
+    let without = Held {
+        proof: Some(proof.write()),
+        question: Some(b"question".to_vec()),
+        ..Held::default()
+    };
+    let refused = receipt(dir.path(), &vkey(), &without).unwrap_err();
+    assert!(matches!(refused, AuditError::Receipt(ReceiptFault::NoKey)), "{refused}");
+}
+
+#[test]
+fn what_no_enrolled_node_signed_or_nobody_published_is_no_receipt() {
+    let story = of_a_node();
+    let dir = story.write();
+    let manifest = published(&story);
+    let refused = |signed: &Signed| {
+        let held = Held {
+            promise: Some(signed.promise.write()),
+            ..Held::default()
+        };
+        match receipt(dir.path(), &vkey(), &held) {
+            Err(AuditError::Receipt(fault)) => fault,
+            other => panic!("{other:?}"),
+        }
+    };
+    let stranger = SigningKey::from_bytes(&[12; 32]);
+    assert!(matches!(
+        refused(&signed(&stranger, "eu-fra/n7", manifest)),
+        ReceiptFault::Node { .. }
+    ));
+    assert!(matches!(
+        refused(&signed(&bob(), "eu-fra/n8", manifest)),
+        ReceiptFault::Node { .. }
+    ));
+    let other = ContentHash::of(b"never published");
+    assert!(matches!(
+        refused(&signed(&bob(), "eu-fra/n7", other)),
+        ReceiptFault::Manifest { .. }
+    ));
+    let mut forged = signed(&bob(), "eu-fra/n7", manifest);
+    let text = String::from_utf8(forged.promise.proof.entry.clone()).unwrap();
+    forged.promise.proof.entry = text.replace("cpu-int8", "cpu-f32x").into_bytes();
+    assert!(matches!(refused(&forged), ReceiptFault::Receipt(_)));
+    assert!(matches!(
+        receipt(dir.path(), &vkey(), &Held::default()),
+        Err(AuditError::Receipt(ReceiptFault::Nothing))
+    ));
+}
+
+#[test]
+fn the_head_of_an_answer_is_taken_as_curl_wrote_it() {
+    let Signed { promise, proof } = signed(&bob(), "eu-fra/n7", ContentHash::of(b"m"));
+    let value = promise.write();
+    for head in [
+        value.clone(),
+        format!("{value}\n"),
+        format!("HTTP/2 200\r\ncontent-type: a\r\nMeridian-Receipt: {value}\r\n\r\n"),
+    ] {
+        assert_eq!(Named::of(&head), Named::Promise(value.clone()));
+    }
+    assert_eq!(Named::of(&proof.write()), Named::Proof(proof.write()));
+}

@@ -119,6 +119,15 @@ async fn a_wish_that_is_none_is_refused_and_so_is_one_that_cannot_be_granted() {
 }
 
 #[tokio::test]
+async fn who_asks_for_a_receipt_is_answered_at_once_and_not_by_a_job() {
+    let node = Node::start().await;
+    let request = asking(KEY).header("prefer", "respond-async");
+    let got = node.send(request, "/v2/models/m/infer", row(1.0, 2.0)).await;
+    assert_eq!(got.status, 200);
+    promised(row(1.0, 2.0).as_bytes(), &got);
+}
+
+#[tokio::test]
 async fn nobody_finds_receipts_without_a_key_or_by_guessing() {
     let node = Node::start().await;
     let got = node.send(asking(KEY), "/v2/models/m/infer", row(1.0, 2.0)).await;

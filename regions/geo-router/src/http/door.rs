@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, header};
 use proto::ids::{ContentHash, ModelName, NodeId};
 use proto::jobs::JobId;
 use proto::oip::grpc::{HEALTH, SERVICE};
+use proto::receipt::ReceiptId;
 
 use super::grpc;
 use crate::config::Mode;
@@ -35,8 +36,8 @@ pub(super) enum Route {
     Server,
     /// Anything of it about one model.
     Model(ModelName),
-    /// Anything about one job: its node alone has it.
-    Job(NodeId),
+    /// Anything about one job or receipt: its node alone has it.
+    Kept(NodeId),
     /// A model's name that cannot be one.
     BadModel,
     /// Nothing that is served here.
@@ -65,7 +66,11 @@ pub(super) fn route(path: &str) -> Route {
     }
     if let Some(job) = path.strip_prefix("/v1/jobs/") {
         let id = job.split('/').next().unwrap_or_default().parse::<JobId>();
-        return id.map_or(Route::Other, |id| Route::Job(id.node));
+        return id.map_or(Route::Other, |id| Route::Kept(id.node));
+    }
+    if let Some(receipt) = path.strip_prefix("/v1/receipts/") {
+        let id = receipt.parse::<ReceiptId>();
+        return id.map_or(Route::Other, |id| Route::Kept(id.node));
     }
     let Some(rest) = path.strip_prefix("/v2/") else {
         return Route::Other;
@@ -199,8 +204,8 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_asked_of_the_node_that_its_id_names() {
-        let node = Route::Job("eu-fra/n1".parse().unwrap());
+    fn a_job_or_receipt_is_asked_of_the_node_that_its_id_names() {
+        let node = Route::Kept("eu-fra/n1".parse().unwrap());
         let id = "eu-fra:n1:00112233445566778899aabbccddeeff";
         assert_eq!(route(&format!("/v1/jobs/{id}")), node);
         assert_eq!(route(&format!("/v1/jobs/{id}/result")), node);
@@ -209,6 +214,11 @@ mod tests {
             (Route::Other, Route::Other),
             "no node is meant"
         );
+        let receipt = format!("/v1/receipts/eu-fra:n1:12-{}", "0f".repeat(32));
+        assert_eq!(route(&receipt), node);
+        for path in [&format!("{receipt}/x"), "/v1/receipts/key", "/v1/receipts/checkpoint"] {
+            assert_eq!(route(path), Route::Other, "{path}");
+        }
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Front {
             span.record("model", model.as_str());
         }
         let (ask, mut decision) = self.steer(&head, &fleet, &customer, model);
-        if let Route::Job(node) = &route {
+        if let Route::Kept(node) = &route {
             decision.only(|index| fleet.nodes[index].id == *node);
         }
         match door::wish(&head, self.mode) {
@@ -200,7 +200,7 @@ impl Front {
                 let message = "nothing is served here: the inference protocol is under /v2";
                 Some(reply::error(StatusCode::NOT_FOUND, Outcome::Malformed, message))
             }
-            Route::Server | Route::Model(_) | Route::Job(_) => None,
+            Route::Server | Route::Model(_) | Route::Kept(_) => None,
         }
     }
     fn steer(

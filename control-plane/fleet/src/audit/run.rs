@@ -1,0 +1,120 @@
+//! `fleet audit ..`: reads what is asked about, asks, prints.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use proto::limits::INFER_BODY_BYTES_MAX;
+use proto::receipt::ReceiptId;
+
+use super::{Held, Named};
+use crate::cli::{Audit, ReceiptArgs};
+use crate::commands::{log_folder, trusted};
+use crate::home::Home;
+use crate::observe::{enrolled, pages::Pages};
+use crate::output::{self, BAD, GOOD, paint, say};
+
+/// Does what was typed.
+///
+/// # Errors
+/// Whatever stopped it; that a receipt is not of the bodies that were given is one of them.
+pub async fn run(command: Audit, dir: &Path, as_json: bool) -> Result<()> {
+    match command {
+        Audit::ModelAt {
+            model,
+            region,
+            time,
+            log,
+            trust,
+        } => {
+            let trust = trusted(trust.as_deref(), dir)?;
+            let (log, _guard) = log_folder(log, dir).await?;
+            let answer = super::model_at(&log, &trust.log_vkey, &region, &time, &model)?;
+            if as_json {
+                output::json(&answer);
+            } else {
+                say(&answer.to_string());
+            }
+            Ok(())
+        }
+        Audit::Receipt(args) => receipt(args, dir, as_json).await,
+    }
+}
+
+async fn receipt(args: ReceiptArgs, dir: &Path, as_json: bool) -> Result<()> {
+    let trust = trusted(args.trust.as_deref(), dir)?;
+    let mut held = Held {
+        question: args.question.as_deref().map(body).transpose()?,
+        answer: args.answer.as_deref().map(body).transpose()?,
+        ..Held::default()
+    };
+    match named(&args.receipt)? {
+        Named::Id(id) => held.proof = Some(fetched(&Home::open(dir)?, &id).await?),
+        Named::Promise(text) => held.promise = Some(text),
+        Named::Proof(text) => held.proof = Some(text),
+    }
+    if let Some(path) = &args.promise {
+        let Named::Promise(text) = Named::of(&text(path)?) else {
+            bail!("{} is no promise: it holds a proof", path.display());
+        };
+        held.promise = Some(text);
+    }
+    if let (Some(path), Some(proof)) = (&args.out, &held.proof) {
+        std::fs::write(path, proof).with_context(|| format!("write {}", path.display()))?;
+    }
+    let (log, _guard) = log_folder(args.log, dir).await?;
+    let verified = super::receipt(&log, &trust.log_vkey, &held)?;
+    let good = verified.is_good();
+    if as_json {
+        output::json(&verified);
+    } else {
+        let word = if good { paint(GOOD, "ok") } else { paint(BAD, "not ok") };
+        say(&format!("{word} {verified}"));
+    }
+    if !good {
+        bail!("the receipt is sound, and it is one of another question or answer");
+    }
+    Ok(())
+}
+
+/// What was named: an id, or what a file holds.
+fn named(word: &str) -> Result<Named> {
+    if let Ok(id) = word.parse() {
+        return Ok(Named::Id(id));
+    }
+    Ok(Named::of(&text(Path::new(word))?))
+}
+
+fn text(path: &Path) -> Result<String> {
+    String::from_utf8(body(path)?).with_context(|| format!("{} is not text", path.display()))
+}
+
+/// A file as it is; standard input for `-`.
+fn body(path: &Path) -> Result<Vec<u8>> {
+    let open = || -> std::io::Result<Box<dyn std::io::Read>> {
+        Ok(if path == Path::new("-") {
+            Box::new(std::io::stdin())
+        } else {
+            Box::new(std::fs::File::open(path)?)
+        })
+    };
+    let mut bytes = Vec::new();
+    let most = u64::try_from(INFER_BODY_BYTES_MAX).unwrap_or(u64::MAX);
+    let read = open().and_then(|file| file.take(most + 1).read_to_end(&mut bytes));
+    read.with_context(|| format!("read {}", path.display()))?;
+    if bytes.len() > INFER_BODY_BYTES_MAX {
+        bail!(
+            "{} is longer than any body: {INFER_BODY_BYTES_MAX} bytes at most",
+            path.display()
+        );
+    }
+    Ok(bytes)
+}
+
+/// The proof that the node has of its receipt.
+async fn fetched(home: &Home, id: &ReceiptId) -> Result<String> {
+    let nodes = enrolled(home).await?;
+    let node = nodes.iter().find(|node| node.node == id.node);
+    let node = node.with_context(|| format!("the fleet has no node {}: see fleet status", id.node))?;
+    Pages::new(home)?.text(node, &format!("/v1/receipts/{id}")).await
+}
