@@ -1,4 +1,7 @@
-"""Verifies a tiled log with aics-tlog, which is not ours: verify.py DIR VKEY [PROOF ENTRY]."""
+"""Verifies a tiled log with aics-tlog, which is not ours: verify.py DIR VKEY [PROOF ENTRY].
+
+With `-` for DIR only the proof is judged.
+"""
 
 import base64
 import sys
@@ -50,7 +53,7 @@ def check_log(folder, key):
 def check_proof(proof, entry, key):
     """C2SP tlog-proof: a head with index and hashes, an empty line, the checkpoint."""
     head, note = proof.split("\n\n", 1)
-    first, index, *hashes = head.split("\n")
+    first, index, *hashes = [line for line in head.split("\n") if not line.startswith("extra ")]
     if first != "c2sp.org/tlog-proof@v1" or not index.startswith("index "):
         sys.exit("not a tlog-proof")
     checkpoint = opened(note, key)
@@ -62,7 +65,8 @@ def check_proof(proof, entry, key):
 
 def main(folder, vkey, proof=None, entry=None):
     key = parse_vkey(vkey.strip())
-    check_log(Path(folder), key)
+    if folder != "-":
+        check_log(Path(folder), key)
     if proof is not None:
         check_proof(Path(proof).read_text(), Path(entry).read_bytes(), key)
 
