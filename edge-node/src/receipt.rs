@@ -30,6 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::Metrics;
 use book::Book;
+pub use sign::sign;
 use sign::{Asked, Signing};
 
 /// What an operator says of receipts, checked.

@@ -66,7 +66,8 @@ impl Signing {
 }
 
 /// Entries of the log from index `next` on, and the promises of them: one signature over their tree.
-pub(super) fn sign(
+#[must_use]
+pub fn sign(
     node: &NodeId,
     signer: &Signer,
     next: u64,

@@ -204,7 +204,7 @@ fn one_signature_stands_for_a_whole_batch() {
         .map(|n| answered(n))
         .map(|(key, answered)| (answered, key))
         .collect();
-    let (entries, promises) = sign::sign(&"eu-fra/n1".parse().unwrap(), &signer, 12, 5, answers);
+    let (entries, promises) = sign(&"eu-fra/n1".parse().unwrap(), &signer, 12, 5, answers);
     assert_eq!((entries.len(), promises.len()), (64, 64));
     let notes: std::collections::BTreeSet<&str> = promises.iter().map(|p| p.proof.checkpoint.as_str()).collect();
     assert_eq!(notes.len(), 1);

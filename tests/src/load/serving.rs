@@ -19,6 +19,9 @@
 //! | `deadline` | `deadline/late_executions` | runs that began after the request's deadline; `../late_answers`, `../asked` |
 //! | `isolation` | `load_isolation/p99_ratio` | p99 of the tiny model while 90 MB are loaded, by that before |
 //! | | `../rollout` | while 90 MB are fetched, tried and loaded, and a control plane says so; `../rollout/embedder`: of the embedder |
+//! | `receipts` | `receipts/sign/1`, `../64` | a promise of a receipt, alone and among so many, beside a signature each |
+//! | | `receipts/c8/rps`, `../p50_ms` | the tiny model when each answer has one (1 and 64 connections too), beside the same without |
+//! | | `receipts/proven_p99_ms` | from the answer to the proof that its receipt is on disk |
 //! | `memory` | `memory/rss_mib_after_1000_loads` | memory of a node whose two models push each other out, beside that after 50 |
 
 pub mod answer;
@@ -35,6 +38,7 @@ mod ours;
 mod overload;
 pub mod peers;
 pub mod process;
+mod receipts;
 pub mod rounds;
 pub mod schedule;
 pub mod target;
@@ -74,6 +78,8 @@ pub enum Chapter {
     Deadline,
     /// A large model comes while another answers.
     Isolation,
+    /// Signed promises with answers.
+    Receipts,
     /// Models that push each other out of memory.
     Memory,
 }
@@ -110,6 +116,9 @@ impl Bench {
         if wanted(Chapter::Tiny) {
             figures.extend(tiny::measure(self).await?);
         }
+        if wanted(Chapter::Receipts) {
+            figures.extend(receipts::measure(self).await?);
+        }
         // Before the other models: what is loaded then is all there is beside the tiny one.
         if [Chapter::Isolation, Chapter::Embedder, Chapter::Memory]
             .into_iter()
@@ -125,8 +134,9 @@ impl Bench {
                 self.ours.roll_out(&large).await?;
             }
         }
-        // All but the first.
-        if only != [Chapter::Tiny] {
+        // Of the tiny one alone.
+        let small = [Chapter::Tiny, Chapter::Receipts];
+        if only.is_empty() || only.iter().any(|chapter| !small.contains(chapter)) {
             let int8 = self.ours.publish(&[EMBEDDER, "--accept-int8", "--no-judge"]).await?;
             self.ours.roll_out(&int8).await?;
         }
