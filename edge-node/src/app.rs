@@ -106,11 +106,7 @@ impl App {
         let (identity, node) = identified(&config.identity)?;
         let trust = load_trust(&config.trust)?;
         let tls = ServerTls::load(&config.ingress.certificate, &config.ingress.key, Some(&identity))?;
-        let (ports, plain) = open_doors(&config.ingress).await?;
-        let addresses = Addresses {
-            ingress: ports.address(),
-            plain: plain.as_ref().map(PlainListener::address),
-        };
+        let (ports, plain, addresses) = open_doors(&config.ingress).await?;
         std::fs::create_dir_all(&config.data).map_err(failed("make the data folder"))?;
 
         let mut registry = runtime::metrics::Metrics::new();
@@ -207,13 +203,17 @@ fn identified(path: &Path) -> Result<(Identity, NodeId), BuildError> {
     }
 }
 
-async fn open_doors(ingress: &IngressConfig) -> Result<(Ports, Option<PlainListener>), BuildError> {
+async fn open_doors(ingress: &IngressConfig) -> Result<(Ports, Option<PlainListener>, Addresses), BuildError> {
     let ports = Ports::bind(ingress.listen, ingress.http3).await?;
     let plain = match &ingress.plain {
         None => None,
         Some(text) => Some(PlainListener::bind(text).await?),
     };
-    Ok((ports, plain))
+    let addresses = Addresses {
+        ingress: ports.address(),
+        plain: plain.as_ref().map(PlainListener::address),
+    };
+    Ok((ports, plain, addresses))
 }
 
 /// Starts river 2 behind the threads that answer requests.

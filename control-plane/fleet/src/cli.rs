@@ -431,7 +431,7 @@ pub enum Audit {
     },
     /// Check what a node signed for an answer: who, when, which release and arithmetic, and that the release log bears it out
     #[command(
-        after_help = "Examples:\n  curl -sD head.txt -o answer.json -H 'Meridian-Receipt: ?1' ... -d @question.json\n  \
+        after_help = "Examples:\n  curl -sD head.txt -o answer.json -H 'Meridian-Receipt: ?1' ... --data-binary @question.json\n  \
         fleet audit receipt head.txt --question question.json --answer answer.json\n  \
         fleet audit receipt eu-fra:n1:12-9f2c.. --promise head.txt --out minilm.tlog-proof"
     )]

@@ -1,7 +1,7 @@
 //! Receipts over HTTP: `Meridian-Receipt: ?1` on a request, and the pages where what was promised is found.
 //!
-//! The page of a receipt is for whoever has its id, which nobody can guess, and an API key; the log's own files, which hold every
-//! receipt, are for the fleet and for auditors of this region.
+//! The page of a receipt is for whoever has its id, which nobody can guess, and an API key, or audits this region; the log's own
+//! files, which hold every receipt, are for the fleet and for those auditors.
 
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
@@ -82,9 +82,10 @@ pub(super) fn unavailable(_: Closed) -> Problem {
 pub(super) async fn answer(door: &Door, page: Page, request: &Request<()>) -> Result<Answer, Problem> {
     let set = door.parts.serving.load();
     let caller = Caller::of(request, &set);
+    let audits = || caller.may_audit(&door.parts.node.region);
     match &page {
-        Page::Key | Page::One(_) => caller.known()?,
-        Page::File(_) => caller.may_audit(&door.parts.node.region)?,
+        Page::Key | Page::One(_) => caller.known().or_else(|no_key| audits().map_err(|_| no_key))?,
+        Page::File(_) => audits()?,
     }
     let receipts = door.parts.receipts.clone().ok_or_else(absent)?;
     match page {

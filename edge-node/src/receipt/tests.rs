@@ -54,14 +54,9 @@ fn answered(n: u64) -> (CommitmentKey, Answered) {
 async fn promised(receipts: &Receipts, range: std::ops::Range<u64>) -> Vec<Promise> {
     let all = range.map(|n| {
         let (key, answered) = answered(n);
-        let receipts = receipts.clone();
-        tokio::spawn(async move { receipts.promise(key, answered).await.unwrap() })
+        async move { receipts.promise(key, answered).await.unwrap() }
     });
-    let mut promises = Vec::new();
-    for one in all.collect::<Vec<_>>() {
-        promises.push(one.await.unwrap());
-    }
-    promises
+    futures_util::future::join_all(all).await
 }
 
 /// The proof of `id`, once it is written.
@@ -200,10 +195,7 @@ async fn of_a_receipt_whose_text_is_forgotten_the_proof_still_holds() {
 #[test]
 fn one_signature_stands_for_a_whole_batch() {
     let signer = Signer::new("dev/receipts/eu-fra/n1/00/promises", [7; 32]).unwrap();
-    let answers = (0..64)
-        .map(|n| answered(n))
-        .map(|(key, answered)| (answered, key))
-        .collect();
+    let answers = (0..64).map(answered).map(|(key, answered)| (answered, key)).collect();
     let (entries, promises) = sign(&"eu-fra/n1".parse().unwrap(), &signer, 12, 5, answers);
     assert_eq!((entries.len(), promises.len()), (64, 64));
     let notes: std::collections::BTreeSet<&str> = promises.iter().map(|p| p.proof.checkpoint.as_str()).collect();

@@ -143,6 +143,14 @@ async fn the_log_of_receipts_is_for_the_fleet_and_for_auditors_of_the_region() {
         }
     }
     let get = |path: &str| Request::get(format!("/v1/receipts/{path}")).body(empty()).unwrap();
+    for (client, status) in [
+        (&doors.auditor, 200),
+        (&doors.router, 200),
+        (&doors.foreigner, 401),
+        (&doors.stranger, 401),
+    ] {
+        assert_eq!(doors.ask(client, get("key")).await.0, status);
+    }
     for path in ["tile/entries/001", "tile/0/../0/000.p/1", "tile/0/000.p/9"] {
         assert_eq!(doors.ask(&doors.auditor, get(path)).await.0, 404, "{path}");
     }
