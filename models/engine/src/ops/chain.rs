@@ -72,13 +72,7 @@ impl Op for Convolve {
     op_as_typed_op!();
 }
 
-impl EvalOp for Convolve {
-    op_out_of_plan!();
-
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        write::evaluated(self, inputs)
-    }
-}
+write::evaluates!(Convolve);
 
 impl Write for Convolve {
     /// Sums are made where what they are added to lies.

@@ -75,13 +75,7 @@ impl Op for Dense {
     op_as_typed_op!();
 }
 
-impl EvalOp for Dense {
-    op_out_of_plan!();
-
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        write::evaluated(self, inputs)
-    }
-}
+write::evaluates!(Dense);
 
 impl Write for Dense {
     fn write(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> TractResult<()> {

@@ -87,13 +87,7 @@ impl Op for Packed {
     op_as_typed_op!();
 }
 
-impl EvalOp for Packed {
-    op_out_of_plan!();
-
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        write::evaluated(self, inputs)
-    }
-}
+write::evaluates!(Packed);
 
 impl Write for Packed {
     fn write(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> TractResult<()> {

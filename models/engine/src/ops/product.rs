@@ -285,13 +285,7 @@ impl Op for Product {
     op_as_typed_op!();
 }
 
-impl EvalOp for Product {
-    op_out_of_plan!();
-
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        write::evaluated(self, inputs)
-    }
-}
+write::evaluates!(Product);
 
 impl Write for Product {
     fn write(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> TractResult<()> {

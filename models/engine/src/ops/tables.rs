@@ -188,13 +188,7 @@ impl Op for Table {
     op_as_typed_op!();
 }
 
-impl EvalOp for Table {
-    op_out_of_plan!();
-
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        write::evaluated(self, inputs)
-    }
-}
+write::evaluates!(Table);
 
 impl Write for Table {
     /// Scaled and normalised rows stay where they are.

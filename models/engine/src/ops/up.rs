@@ -131,13 +131,7 @@ impl Op for Enlarge {
     op_as_typed_op!();
 }
 
-impl EvalOp for Enlarge {
-    op_out_of_plan!();
-
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        write::evaluated(self, inputs)
-    }
-}
+write::evaluates!(Enlarge);
 
 impl Write for Enlarge {
     fn write(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> TractResult<()> {

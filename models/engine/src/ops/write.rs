@@ -76,6 +76,20 @@ pub(super) fn boxed<O: Write + 'static>(op: O) -> Box<dyn Write> {
     Box::new(op)
 }
 
+/// Has tract evaluate an operator by what it writes.
+macro_rules! evaluates {
+    ($op:ty) => {
+        impl EvalOp for $op {
+            op_out_of_plan!();
+
+            fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+                $crate::ops::write::evaluated(self, inputs)
+            }
+        }
+    };
+}
+pub(super) use evaluates;
+
 /// Does the same with tensors of tract's.
 pub(super) fn evaluated<O: Write + TypedOp>(op: &O, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
     let facts: Vec<TypedFact> = inputs
