@@ -50,7 +50,7 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
         .first()
         .ok_or_else(|| Problem::bad_request("the model gave no vectors"))?;
     let mut answer = reply::bytes(reply::JSON, asked.answer(&vectors.tensor, tokens)?);
-    let receipt = infer::receipt(door, &question, &obtained, answer.body()).await?;
+    let receipt = infer::receipt(door, &question, &obtained, answer.body(), deadline).await?;
     let facts = obtained.facts(door, &question.slot, arrived).chain(receipt);
     answer
         .headers_mut()

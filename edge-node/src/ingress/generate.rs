@@ -85,7 +85,7 @@ async fn walk(
         Form::Whole => reply::bytes(reply::JSON, document),
         Form::Events => reply::bytes(EVENTS, reply::event(&document)),
     };
-    let receipt = infer::receipt(door, &question, &obtained, answer.body()).await?;
+    let receipt = infer::receipt(door, &question, &obtained, answer.body(), deadline).await?;
     let facts = obtained.facts(door, &question.slot, arrived).chain(receipt);
     answer
         .headers_mut()

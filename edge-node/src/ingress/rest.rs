@@ -67,7 +67,7 @@ pub(super) async fn told(
 ) -> Result<Answer, Problem> {
     let obtained = infer::obtain_paid(door, question, deadline, span).await?;
     let mut answer = encode(question, &obtained)?;
-    let receipt = infer::receipt(door, question, &obtained, answer.body()).await?;
+    let receipt = infer::receipt(door, question, &obtained, answer.body(), deadline).await?;
     for (name, value) in obtained.facts(door, &question.slot, arrived).chain(receipt) {
         answer.headers_mut().insert(name, value);
     }

@@ -35,9 +35,13 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
     let packed = wire::packs(message.encoding);
     let found = find(door, request, message, Limit { arrived, budget }, &mut None, &span).await?;
     let (message, output) = found.written(packed, write_infer).await?;
-    let Found { question, obtained } = found;
+    let Found {
+        question,
+        obtained,
+        deadline,
+    } = found;
     let receipt = match output {
-        Some(output) => infer::promise(door, &question, &obtained, output).await?,
+        Some(output) => infer::promise(door, &question, &obtained, output, deadline).await?,
         None => None,
     };
     let facts = obtained.facts(door, &question.slot, arrived).chain(receipt);
@@ -59,6 +63,7 @@ pub(super) struct Limit {
 pub(super) struct Found {
     question: Question,
     obtained: Obtained,
+    deadline: Instant,
 }
 
 /// Decodes and answers one message. `id` becomes the request's own as soon as it is known, whatever comes of it.
@@ -80,7 +85,11 @@ pub(super) async fn find(
     infer::record_model(span, &question.slot);
     let deadline = limit.arrived + question.budget(door, request.headers(), limit.budget);
     let obtained = infer::obtain(door, &question, deadline, span).await?;
-    Ok(Found { question, obtained })
+    Ok(Found {
+        question,
+        obtained,
+        deadline,
+    })
 }
 
 /// A request's id, and what it asks.
@@ -108,7 +117,7 @@ impl Found {
         packed: bool,
         write: fn(&mut Vec<u8>, &InferAnswer<'_>),
     ) -> Result<(Bytes, Option<Commitment>), Problem> {
-        let Self { question, obtained } = self;
+        let Self { question, obtained, .. } = self;
         let told = obtained.told(&question.request)?;
         let outputs = told.iter().map(|told| Answered {
             tensor: &told.tensor,

@@ -1,8 +1,11 @@
 //! What a request and its answer are called in a receipt, and the header that promises it.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use proto::receipt::{Answered, Commitment, CommitmentKey};
+use tokio::time::timeout_at;
 
 use super::super::Door;
 use super::super::receipts::{RECEIPT, unavailable};
@@ -35,18 +38,19 @@ impl Claim {
     }
 }
 
-/// The promise of a receipt for an answer with the body `content`, if there is to be one.
+/// The promise of a receipt for an answer with the body `content`, if there is to be one, by `deadline`.
 pub(in super::super) async fn receipt(
     door: &Door,
     question: &Question,
     obtained: &Obtained,
     content: &Bytes,
+    deadline: Instant,
 ) -> Result<Option<(HeaderName, HeaderValue)>, Problem> {
     let Some(claim) = question.claim() else { return Ok(None) };
     let short = content.len() <= DECODE_INLINE_BYTES_MAX;
     let content = content.clone();
     let output = aside(short, move || Ok(claim.output(&content))).await?;
-    promise(door, question, obtained, output).await
+    promise(door, question, obtained, output, deadline).await
 }
 
 /// As [`receipt`], of an answer that was committed to.
@@ -55,6 +59,7 @@ pub(in super::super) async fn promise(
     question: &Question,
     obtained: &Obtained,
     output: Commitment,
+    deadline: Instant,
 ) -> Result<Option<(HeaderName, HeaderValue)>, Problem> {
     let (Some(claim), Some(receipts)) = (question.claim(), &door.parts.receipts) else {
         return Ok(None);
@@ -68,7 +73,10 @@ pub(in super::super) async fn promise(
         input: claim.input,
         output,
     };
-    let promised = receipts.promise(claim.key, answered).await.map_err(unavailable)?;
+    let promised = timeout_at(deadline.into(), receipts.promise(claim.key, answered)).await;
+    let promised = promised
+        .map_err(|_| Problem::deadline_exceeded())?
+        .map_err(unavailable)?;
     let value = HeaderValue::try_from(promised.write()).expect("names, digits and base64 are printable ASCII");
     Ok(Some((RECEIPT, value)))
 }
