@@ -1,5 +1,7 @@
 //! What `fleet dev smoke` tries, one function a promise. Each gives what was seen, so that the table can be disputed.
 
+mod receipt;
+
 use std::future::Future;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -100,6 +102,8 @@ pub(super) async fn run(world: &mut World, step: impl Fn(&str)) -> Result<Vec<Ro
     step("revoking a key");
     rows.push(row("a revoked key is refused by every node within 2 s", revoke(world)).await);
     rows.push(row("the release log verifies offline, every entry", verify_log(world)).await);
+    let check = "an answer has a signed receipt, which the node's log and the release log bear out";
+    rows.push(row(check, receipt::borne_out(world)).await);
     Ok(rows)
 }
 
