@@ -19,9 +19,9 @@ fn main() -> Result<()> {
     let mut log = Log::open(Path::new(dir), signer)?;
     // Batches of growing size: the same tree must come out whatever they are.
     let mut batch = 1;
-    while log.size() < entries {
-        let until = (log.size() + batch).min(entries);
-        let leaves: Vec<Vec<u8>> = (log.size()..until)
+    while log.view().size() < entries {
+        let until = (log.view().size() + batch).min(entries);
+        let leaves: Vec<Vec<u8>> = (log.view().size()..until)
             .map(|i| format!("{{\"entry\":{i}}}").into_bytes())
             .collect();
         log.append(&leaves)?;

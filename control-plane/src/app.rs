@@ -286,7 +286,7 @@ impl Kept {
             instruments.clone(),
         )?;
         let mut log = Log::open(&log_dir(config), log_signer)?;
-        if log.size() == 0 {
+        if log.view().size() == 0 {
             log.append(&[first_entry(trust)?])?;
         }
         let (ledger, writer) = Ledger::open(log, artifacts.documents().clone(), instruments.clone())?;

@@ -177,17 +177,21 @@ impl App {
         tokio::time::sleep(self.notice).await;
         let clean = self.lifecycle.stop(self.grace).await;
         let (engine, results, receipts) = (self.engine, self.results, self.receipts);
+        let promised = tokio::task::spawn_blocking(move || receipts.iter().for_each(Receipts::close));
         let rest = tokio::task::spawn_blocking(move || {
             engine.stop();
             results.close();
-            receipts.iter().for_each(Receipts::close);
         });
         // A run that never ends must not keep the process: what it would answer, nobody waits for any more.
         let ended = tokio::time::timeout(self.grace, rest).await.is_ok();
         if !ended {
             tracing::warn!("a run of a model outlived the grace period");
         }
-        clean && ended
+        let written = tokio::time::timeout(self.grace, promised).await.is_ok();
+        if !written {
+            tracing::warn!("promised receipts were not on disk at the end of the grace period");
+        }
+        clean && ended && written
     }
 }
 

@@ -44,7 +44,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::service::Service;
 use proto::ids::{ContentHash, NodeId};
-use proto::limits::{HEALTH_WATCHES_MAX, INFER_BODIES_BYTES_MAX, PURGES_WAITING_MAX};
+use proto::limits::{HEALTH_WATCHES_MAX, INFER_BODIES_BYTES_MAX, PURGES_WAITING_MAX, RECEIPT_PAGES_MAX};
 use regions::policy::Boundaries;
 use runtime::https::{Body, Inbound, Unread, full};
 use tokio::sync::Semaphore;
@@ -111,6 +111,8 @@ struct Door {
     watches: Arc<Semaphore>,
     /// Places of purges that are under way or wait.
     purges: Semaphore,
+    /// Places of pages about receipts.
+    receipt_pages: Semaphore,
 }
 
 type Answer = Response<Bytes>;
@@ -127,6 +129,7 @@ impl Ingress {
             plain_key: None,
             watches: Arc::new(Semaphore::new(HEALTH_WATCHES_MAX)),
             purges: Semaphore::new(PURGES_WAITING_MAX),
+            receipt_pages: Semaphore::new(RECEIPT_PAGES_MAX),
         }))
     }
 

@@ -230,6 +230,8 @@ pub struct Metrics {
     pub receipts_promised: Counter,
     /// Receipts on disk.
     pub receipts_written: Counter,
+    /// 1 while they can be given.
+    pub receipts_open: Gauge,
     /// Devices, and who stands in for them.
     pub device: device::DeviceMetrics,
     /// Decoded rows that are kept.
@@ -268,6 +270,7 @@ impl Metrics {
             cache_purges: Counter::default(),
             receipts_promised: Counter::default(),
             receipts_written: Counter::default(),
+            receipts_open: Gauge::default(),
             device: device::DeviceMetrics::default(),
             rows: rows::RowMetrics::default(),
         };
@@ -364,6 +367,11 @@ impl Metrics {
             "Receipts that are durable in the log of this node",
             self.receipts_written,
         );
+        registry.register(
+            "edge_receipts_open",
+            "1 while receipts can be given, 0 where they are not, or their log cannot be written",
+            self.receipts_open,
+        );
     }
     /// Counts a request's end.
     pub fn ended(&self, outcome: Outcome) {
@@ -430,6 +438,7 @@ mod tests {
                 "edge_cache_purges counter",
                 "edge_receipts_promised counter",
                 "edge_receipts_written counter",
+                "edge_receipts_open gauge",
                 "edge_device_out_of_use gauge",
                 "edge_device_hung gauge",
                 "edge_device_failures counter",

@@ -21,7 +21,7 @@ use std::thread::{Builder, JoinHandle};
 use ed25519_dalek::SigningKey;
 use models::log::{Log, LogError};
 use proto::ids::{NodeId, PrincipalName, hex};
-use proto::limits::{RECEIPTS_ASKED_MAX, RECEIPTS_BATCHES_MAX};
+use proto::limits::{RECEIPTS_ASKED_MAX, RECEIPTS_UNWRITTEN_MAX};
 use proto::note::{NoteError, Signer};
 use proto::proof::Proof;
 use proto::receipt::{Answered, CommitmentKey, Promise, ReceiptId, origin, promises};
@@ -29,7 +29,7 @@ use proto::signed::PublicKey;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::Metrics;
-use book::Book;
+use book::{Book, Writing};
 pub use sign::sign;
 use sign::{Asked, Signing};
 
@@ -125,25 +125,27 @@ impl Receipts {
             promises: of_promises.vkey(),
         };
         let log = Log::resume(&config.folder.join(hex(&public.0[..4])), of_log)?;
-        let (next, book) = (log.size(), Arc::new(Book::of(log, config.kept, metrics.clone())?));
+        let book = Arc::new(Book::of(&log, metrics.clone()));
         let (asked, questions) = mpsc::channel(RECEIPTS_ASKED_MAX);
-        let (entries, written) = std::sync::mpsc::sync_channel(RECEIPTS_BATCHES_MAX);
+        let (entries, written) = mpsc::channel(RECEIPTS_UNWRITTEN_MAX);
         let signing = Signing {
             node: node.clone(),
             signer: of_promises,
-            next,
+            next: log.view().size(),
             book: Arc::clone(&book),
             asked: questions,
             entries,
         };
-        let writer = Arc::clone(&book);
+        let writing = Writing {
+            log,
+            kept: config.kept,
+            book: Arc::clone(&book),
+            entries: written,
+        };
+        let thread = |name: &str| Builder::new().name(name.to_owned());
         let threads = vec![
-            Builder::new()
-                .name("receipts-sign".to_owned())
-                .spawn(|| signing.run())?,
-            Builder::new()
-                .name("receipts-write".to_owned())
-                .spawn(move || writer.write(&written))?,
+            thread("receipts-sign").spawn(|| signing.run())?,
+            thread("receipts-write").spawn(|| writing.run())?,
         ];
         Ok(Self(Arc::new(Shared {
             config,
@@ -179,9 +181,15 @@ impl Receipts {
     /// [`Closed`].
     pub async fn promise(&self, key: CommitmentKey, answered: Answered) -> Result<Promise, Closed> {
         let asked = self.asked().clone().ok_or(Closed)?;
+        if !self.0.book.enter() {
+            return Err(Closed);
+        }
         let (reply, promised) = oneshot::channel();
         let question = Asked { answered, key, reply };
-        asked.send(question).await.map_err(|_| Closed)?;
+        if asked.try_send(question).is_err() {
+            self.0.book.leave(1);
+            return Err(Closed);
+        }
         promised.await.map_err(|_| Closed)
     }
 
@@ -202,7 +210,7 @@ impl Receipts {
     /// # Errors
     /// [`Lacking::Log`].
     pub fn file(&self, path: &str) -> Result<Option<Vec<u8>>, Lacking> {
-        Ok(self.0.book.log().file(path)?)
+        Ok(self.0.book.view().file(path)?)
     }
 
     /// Gives no more, and returns when all that were promised are on disk. Blocks.

@@ -46,14 +46,14 @@ pub const PROOF_HASHES_MAX: usize = 128;
 pub const NOTE_BYTES_MAX: usize = 16 << 10;
 /// A proof that an entry stands in a log, bytes of text.
 pub const PROOF_BYTES_MAX: usize = 32 << 10;
+/// Pages about receipts that are read from disk at the same time; more are refused.
+pub const RECEIPT_PAGES_MAX: usize = 16;
 /// Receipts that are signed together.
 pub const RECEIPTS_SIGNED_TOGETHER_MAX: usize = 1024;
-/// Answers that wait for their receipt's signature; more wait before they are queued.
+/// Answers that wait for their receipt's signature; more are refused.
 pub const RECEIPTS_ASKED_MAX: usize = 4096;
-/// Batches of them that wait to be written.
-pub const RECEIPTS_BATCHES_MAX: usize = 1024;
-/// Receipts that are promised and not on disk yet: at most so many promises can be broken by a power cut. Beyond it no answer is
-/// begun that asks for one.
+/// Receipts that are promised and not on disk yet: at most so many promises can be broken by a power cut. Beyond it none is
+/// given.
 pub const RECEIPTS_UNWRITTEN_MAX: usize = 65_536;
 /// An inference request body on a node, bytes, after decompression.
 pub const INFER_BODY_BYTES_MAX: usize = 32 << 20;

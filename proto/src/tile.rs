@@ -73,10 +73,21 @@ pub fn entry_path(index: u64, width: u64) -> String {
     with_width(format!("tile/entries/{}", index_path(index)), width)
 }
 
-/// Whether `path` is one that a log of some size has, spelled in the one way that [`hash_path`] and [`entry_path`] spell it.
-#[must_use]
-pub fn is_path(path: &str) -> bool {
-    let parts = || {
+/// What a path of a log's file stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Of a hash tile; `None` for a bundle of entries.
+    pub level: Option<u32>,
+    /// In its level.
+    pub index: u64,
+    /// Hashes or entries in it, to [`WIDTH`].
+    pub width: u64,
+}
+
+impl Place {
+    /// Reads what [`hash_path`] and [`entry_path`] write, and nothing else.
+    #[must_use]
+    pub fn of_path(path: &str) -> Option<Self> {
         let (level, place) = path.strip_prefix("tile/")?.split_once('/')?;
         let (place, width) = match place.split_once(".p/") {
             None => (place, WIDTH),
@@ -86,14 +97,15 @@ pub fn is_path(path: &str) -> bool {
             .split('/')
             .map(|part| part.strip_prefix('x').unwrap_or(part))
             .collect();
-        Some((level, digits.parse().ok()?, width))
-    };
-    match parts() {
-        None => false,
-        Some(("entries", index, width)) => entry_path(index, width) == path,
-        Some((level, index, width)) => level
-            .parse()
-            .is_ok_and(|level| level < 8 && hash_path(level, index, width) == path),
+        let index = digits.parse().ok()?;
+        let (level, spelled) = match level {
+            "entries" => (None, entry_path(index, width)),
+            level => {
+                let level = level.parse().ok().filter(|&level| level < 8)?;
+                (Some(level), hash_path(level, index, width))
+            }
+        };
+        (spelled == path).then_some(Self { level, index, width })
     }
 }
 
@@ -261,11 +273,12 @@ mod tests {
         #[test]
         fn the_paths_of_a_log_are_told_from_all_others(level in 0..8_u32, index in 0..1_u64 << 40, width in 1..=WIDTH, text in "(tile/)?[0-9x./entris]{0,24}") {
             let (hashes, entries) = (hash_path(level, index, width), entry_path(index, width));
-            prop_assert!(is_path(&hashes) && is_path(&entries));
+            prop_assert_eq!(Place::of_path(&hashes), Some(Place { level: Some(level), index, width }));
+            prop_assert_eq!(Place::of_path(&entries), Some(Place { level: None, index, width }));
             for other in [format!("{hashes}/"), format!("/{hashes}"), hashes.replacen("tile/", "tile/../", 1), entries.replacen("entries/", "entries/x000/", 1)] {
-                prop_assert!(!is_path(&other), "{}", other);
+                prop_assert_eq!(Place::of_path(&other), None, "{}", other);
             }
-            prop_assert!(!is_path(&text) || !text.contains(".."));
+            prop_assert!(Place::of_path(&text).is_none() || !text.contains(".."));
         }
         #[test]
         fn no_bytes_make_a_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {

@@ -17,7 +17,7 @@ use proto::message::ErrorCode;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use judge::Refusal;
-use models::log::{Log, LogError};
+use models::log::{Log, LogError, View};
 pub use writer::Writer;
 
 /// Entries that wait for the writer before more are refused.
@@ -90,7 +90,7 @@ impl Ledger {
         instruments: crate::metrics::Instruments,
     ) -> Result<(Self, Writer), OpenError> {
         let (mut fleet, mut time) = (Fleet::default(), 0);
-        for leaf in log.entries(0) {
+        for leaf in log.view().entries(0) {
             let (leaf, index) = (leaf?, fleet.epoch);
             let fold = |source| OpenError::Fold { index, source };
             fleet.apply(&leaf).map_err(fold)?;
@@ -101,7 +101,7 @@ impl Ledger {
             .set(i64::try_from(fleet.epoch).unwrap_or(i64::MAX));
         let snapshot = Arc::new(Snapshot {
             fleet,
-            checkpoint: log.checkpoint().to_owned(),
+            checkpoint: log.view().checkpoint().to_owned(),
             time,
         });
         let (publish, snapshot) = watch::channel(snapshot);
@@ -164,13 +164,13 @@ impl Ledger {
     /// # Errors
     /// What the log says: a size it does not have, or a tile it cannot read.
     pub fn consistency(&self, from: u64, to: u64) -> Result<Vec<[u8; 32]>, LogError> {
-        lock(&self.log).consistency(from, to)
+        self.view().consistency(from, to)
     }
 
     /// Entries that are on disk: at times more than the snapshot shows yet. Blocking while a batch is written.
     #[must_use]
     pub fn size(&self) -> u64 {
-        lock(&self.log).size()
+        self.view().size()
     }
 
     /// The root of the log when it had `size` entries. Blocking.
@@ -178,7 +178,11 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::consistency`].
     pub fn root_at(&self, size: u64) -> Result<[u8; 32], LogError> {
-        lock(&self.log).root(size)
+        self.view().root(size)
+    }
+
+    fn view(&self) -> Arc<View> {
+        Arc::clone(lock(&self.log).view())
     }
 }
 

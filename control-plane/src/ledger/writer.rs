@@ -82,7 +82,7 @@ impl Writer {
         let began = clock::instant();
         let checkpoint = {
             let mut log = lock(&self.log);
-            log.append(&leaves).map(|()| log.checkpoint().to_owned())
+            log.append(&leaves).map(|()| log.view().checkpoint().to_owned())
         };
         self.instruments.append_seconds.observe(began.elapsed().as_secs_f64());
         match checkpoint {

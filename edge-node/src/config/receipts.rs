@@ -12,10 +12,11 @@ runtime::config_file! {
     #[derive(PartialEq)]
     #[serde(default)]
     pub struct ReceiptsFile {
-        /// Receipts whose text is kept, about 700 bytes each, to 1000000000; of older ones the hash stays, and whoever has the
-        /// promise can prove it still. With 0 none are given.
+        /// Receipts whose text is kept, about 700 bytes each, to 1000000000; of older ones the hash stays, 32 bytes each, and
+        /// whoever has the promise can prove it still. With 0 none are given.
         pub kept: u64 = optional 1_000_000,
-        /// Gives one with each answer, asked or not. Answers in gRPC streams and those of jobs have none.
+        /// Gives one with each answer to who does not say `?0`, while the log can be written. Answers in gRPC streams and those of
+        /// jobs have none.
         pub unasked: bool = optional false,
     }
 }

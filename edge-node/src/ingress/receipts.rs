@@ -31,33 +31,47 @@ pub(super) enum Page {
     File(String),
 }
 
-/// Whether the client asks for one.
-pub(super) fn asked(headers: &HeaderMap) -> Result<bool, Problem> {
-    match headers.get(RECEIPT).map(HeaderValue::as_bytes) {
-        None | Some(b"?0") => Ok(false),
-        Some(b"?1") => Ok(true),
-        Some(_) => Err(Problem::bad_request("Meridian-Receipt is neither `?1` nor `?0`")),
+/// Who gets a receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// Who asks: an answer without it is none.
+    Asked,
+    /// Who does not say, where the operator has them given all the same: an answer without it is one.
+    Unasked,
+    /// Nobody.
+    No,
+}
+
+/// What a client says of it, if anything.
+fn said(headers: &HeaderMap) -> Result<Option<bool>, Problem> {
+    let mut lines = headers.get_all(RECEIPT).iter().map(HeaderValue::as_bytes);
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(None),
+        (Some(b"?0"), None) => Ok(Some(false)),
+        (Some(b"?1"), None) => Ok(Some(true)),
+        _ => Err(Problem::bad_request(
+            "Meridian-Receipt is not one line with `?1` or `?0`",
+        )),
     }
 }
 
-/// Whether a request with these headers gets a receipt. Where it should and none can be given it is refused before anything is
-/// read of it: an answer without the receipt that was asked for is no answer.
-pub(super) fn wanted(parts: &Parts, headers: &HeaderMap) -> Result<bool, Problem> {
-    let asked = asked(headers)?;
-    match &parts.receipts {
-        None if asked => {
+/// Whether the client asks for one.
+pub(super) fn asked(headers: &HeaderMap) -> Result<bool, Problem> {
+    said(headers).map(|said| said == Some(true))
+}
+
+/// Whether a request with these headers gets a receipt. Who asks where none can be given is refused before anything is read of it.
+pub(super) fn wish(parts: &Parts, headers: &HeaderMap) -> Result<Wish, Problem> {
+    match (said(headers)?, &parts.receipts) {
+        (Some(true), None) => {
             let message = "this node gives no receipts: ask another one, or without Meridian-Receipt";
             let status = StatusCode::NOT_IMPLEMENTED;
             Err(Problem::new(status, "no_receipts", message, Outcome::BadRequest))
         }
-        Some(receipts) if asked || receipts.unasked() => {
-            if receipts.is_open() {
-                Ok(true)
-            } else {
-                Err(unavailable(Closed))
-            }
-        }
-        _ => Ok(false),
+        (Some(true), Some(receipts)) if receipts.is_open() => Ok(Wish::Asked),
+        (Some(true), Some(_)) => Err(unavailable(Closed)),
+        (None, Some(receipts)) if receipts.unasked() && receipts.is_open() => Ok(Wish::Unasked),
+        _ => Ok(Wish::No),
     }
 }
 
@@ -94,11 +108,11 @@ pub(super) async fn answer(door: &Door, page: Page, request: &Request<()>) -> Re
             let id = id
                 .parse::<ReceiptId>()
                 .map_err(|wrong| Problem::not_found(wrong.to_string()))?;
-            let proof = read(move || receipts.proof(&id)).await?;
+            let proof = read(door, move || receipts.proof(&id)).await?;
             Ok(reply::text("text/plain; charset=utf-8", proof.write()))
         }
         Page::File(path) => {
-            let file = read(move || receipts.file(&path)).await?;
+            let file = read(door, move || receipts.file(&path)).await?;
             let none = || Problem::not_found("the log of receipts has no such file".to_owned());
             let octets = HeaderValue::from_static("application/octet-stream");
             Ok(reply::bytes(octets, file.ok_or_else(none)?))
@@ -122,7 +136,12 @@ fn key(door: &Door, receipts: &Receipts) -> Answer {
 }
 
 /// Reads from the disk, on a thread that may wait for it.
-async fn read<T: Send + 'static>(work: impl FnOnce() -> Result<T, Lacking> + Send + 'static) -> Result<T, Problem> {
+async fn read<T: Send + 'static>(
+    door: &Door,
+    work: impl FnOnce() -> Result<T, Lacking> + Send + 'static,
+) -> Result<T, Problem> {
+    let busy = |_| Problem::full("as many pages about receipts are read as may be", WRITTEN);
+    let _page = door.receipt_pages.try_acquire().map_err(busy)?;
     let read = tokio::task::spawn_blocking(work).await;
     read.map_err(|_| unavailable(Closed))?.map_err(|lacking| match lacking {
         Lacking::Unknown => absent(),

@@ -48,6 +48,11 @@ async fn walk(
     let budget = deadline::of_head(headers)?;
     let sent = read(door, headers, body, budget).await.map_err(of_model)?;
     let later = wish.map(|wish| wish.submission(target, &sent, headers, asker.tenant.clone()));
+    let asker = if later.is_some() {
+        asker.without_receipt()
+    } else {
+        asker
+    };
     let question = question(slot, asker, sent).await?;
     if let Some(submission) = later {
         return jobs::accept(door, question, submission).await;

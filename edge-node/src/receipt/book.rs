@@ -1,118 +1,106 @@
 //! The log of receipts on disk, and the one thread that writes it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use models::log::{Log, LogError};
+use arc_swap::ArcSwap;
+use models::log::{Log, LogError, View};
 use proto::limits::{RECEIPTS_SIGNED_TOGETHER_MAX, RECEIPTS_UNWRITTEN_MAX};
 use proto::proof::Proof;
 use proto::receipt::ReceiptId;
-use runtime::clock;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::Receiver;
 
 use super::Lacking;
 use crate::jobs::chain;
 use crate::metrics::Metrics;
 
-/// How long an entry waits for others to be brought to disk with. A write is three or more fsyncs, however many it takes.
-const GATHER: Duration = Duration::from_millis(10);
+/// How long an entry waits for others to be brought to disk with. A write is six or more fsyncs, however many it takes.
+const GATHER: Duration = Duration::from_millis(15);
 /// Entries that are brought to disk together.
 const TOGETHER_MAX: usize = 8 * RECEIPTS_SIGNED_TOGETHER_MAX;
 
-/// The log, and what is promised beyond it.
+/// What is on disk, and how much more may be promised.
 #[derive(Debug)]
 pub(super) struct Book {
-    log: Mutex<Log>,
-    /// Entries whose text is kept.
-    kept: u64,
-    /// Promised and not on disk.
-    unwritten: AtomicU64,
-    /// The node goes, or it could not be written once: nobody knows what is on disk until it is opened again.
+    /// Readers wait for no write.
+    view: ArcSwap<View>,
+    /// A place for each receipt that is promised and not on disk.
+    places: Semaphore,
+    /// The node goes, or the log could not be written once: nobody knows what is on disk until it is opened again.
     stopped: AtomicBool,
     metrics: Metrics,
 }
 
 impl Book {
-    /// Takes an open log and forgets what is beyond `kept` entries.
-    pub(super) fn of(mut log: Log, kept: u64, metrics: Metrics) -> Result<Self, LogError> {
-        log.forget_before(log.size().saturating_sub(kept))?;
-        Ok(Self {
-            log: Mutex::new(log),
-            kept,
-            unwritten: AtomicU64::new(0),
+    pub(super) fn of(log: &Log, metrics: Metrics) -> Self {
+        metrics.receipts_open.set(1);
+        Self {
+            view: ArcSwap::new(Arc::clone(log.view())),
+            places: Semaphore::new(RECEIPTS_UNWRITTEN_MAX),
             stopped: AtomicBool::new(false),
             metrics,
-        })
+        }
     }
 
-    pub(super) fn log(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn view(&self) -> Arc<View> {
+        self.view.load_full()
     }
 
     /// Whether more may be promised.
     pub(super) fn has_room(&self) -> bool {
-        let most = u64::try_from(RECEIPTS_UNWRITTEN_MAX).unwrap_or(u64::MAX);
-        !self.stopped.load(Ordering::Acquire) && self.unwritten.load(Ordering::Relaxed) < most
+        !self.is_stopped() && self.places.available_permits() > 0
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
     }
 
     /// Promises no more.
     pub(super) fn stop(&self) {
+        self.metrics.receipts_open.set(0);
         self.stopped.store(true, Ordering::Release);
     }
 
-    /// So many more are promised.
-    pub(super) fn promised(&self, count: u64) {
-        self.unwritten.fetch_add(count, Ordering::Relaxed);
+    /// Takes a place for one more; false where there is none.
+    pub(super) fn enter(&self) -> bool {
+        let place = self.places.try_acquire().ok().filter(|_| !self.is_stopped());
+        place.map(tokio::sync::SemaphorePermit::forget).is_some()
+    }
+
+    /// So many left without a promise.
+    pub(super) fn leave(&self, count: usize) {
+        self.places.add_permits(count);
+    }
+
+    /// So many are promised.
+    pub(super) fn promised(&self, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
         self.metrics.receipts_promised.inc_by(count);
     }
 
-    /// Writes what comes until nothing can come any more, or the disk refuses.
-    pub(super) fn write(&self, entries: &Receiver<Vec<Vec<u8>>>) {
-        while let Ok(mut batch) = entries.recv() {
-            let end = clock::instant() + GATHER;
-            while batch.len() < TOGETHER_MAX {
-                match entries.recv_timeout(end.saturating_duration_since(clock::instant())) {
-                    Ok(more) => batch.extend(more),
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-                }
-            }
-            if let Err(error) = self.append(&batch) {
-                tracing::error!(
-                    error = chain(&error),
-                    "the log of receipts cannot be written: none are given until a restart"
-                );
-                return self.stop();
-            }
-        }
-    }
-
-    fn append(&self, batch: &[Vec<u8>]) -> Result<(), LogError> {
-        let mut log = self.log();
-        log.append(batch)?;
-        let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-        self.unwritten.fetch_sub(count, Ordering::Relaxed);
+    fn written(&self, log: &Log, count: usize) {
+        self.view.store(Arc::clone(log.view()));
+        self.places.add_permits(count);
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
         self.metrics.receipts_written.inc_by(count);
-        let before = log.size().saturating_sub(self.kept);
-        // What cannot be removed now costs some disk, and is removed with the next.
-        if let Err(error) = log.forget_before(before) {
-            tracing::warn!(error = chain(&error), "old receipts stay on disk");
-        }
-        Ok(())
     }
 
     /// The receipt `id` and where it stands.
     pub(super) fn proof(&self, id: &ReceiptId) -> Result<Proof, Lacking> {
-        let unwritten = self.unwritten.load(Ordering::Relaxed);
-        let log = self.log();
-        if id.index >= log.size() {
-            let promised = id.index - log.size() < unwritten;
-            return Err(if promised { Lacking::Unwritten } else { Lacking::Unknown });
+        // Asked before the view is taken: what is written meanwhile is found, not lost.
+        let unwritten = RECEIPTS_UNWRITTEN_MAX.saturating_sub(self.places.available_permits());
+        let unwritten = u64::try_from(unwritten).unwrap_or(u64::MAX);
+        let view = self.view();
+        if id.index >= view.size() {
+            let comes = !self.is_stopped() && id.index - view.size() < unwritten;
+            return Err(if comes { Lacking::Unwritten } else { Lacking::Unknown });
         }
-        if log.leaf(id.index)? != id.leaf {
+        if view.leaf(id.index)? != id.leaf {
             return Err(Lacking::Unknown);
         }
-        let entry = match log.entry(id.index) {
+        let entry = match view.entry(id.index) {
             // Whoever has the promise has the text.
             Err(LogError::Forgotten { .. }) => Vec::new(),
             read => read?,
@@ -120,8 +108,57 @@ impl Book {
         Ok(Proof {
             entry,
             index: id.index,
-            hashes: log.inclusion(id.index)?,
-            checkpoint: log.checkpoint().to_owned(),
+            hashes: view.inclusion(id.index)?,
+            checkpoint: view.checkpoint().to_owned(),
         })
+    }
+}
+
+/// The thread that writes.
+pub(super) struct Writing {
+    pub(super) log: Log,
+    /// Entries whose text is kept.
+    pub(super) kept: u64,
+    pub(super) book: Arc<Book>,
+    pub(super) entries: Receiver<Vec<Vec<u8>>>,
+}
+
+impl Writing {
+    /// Writes what comes until nothing can come any more, or the disk refuses.
+    pub(super) fn run(mut self) {
+        let _stops = Stops(Arc::clone(&self.book));
+        let mut forgets = true;
+        while let Some(mut batch) = self.entries.blocking_recv() {
+            std::thread::sleep(GATHER);
+            while batch.len() < TOGETHER_MAX
+                && let Ok(more) = self.entries.try_recv()
+            {
+                batch.extend(more);
+            }
+            if let Err(error) = self.log.append(&batch) {
+                tracing::error!(
+                    error = chain(&error),
+                    "the log of receipts cannot be written: none are given until a restart"
+                );
+                return;
+            }
+            self.book.written(&self.log, batch.len());
+            let before = self.log.view().size().saturating_sub(self.kept);
+            let forgotten = self.log.forget_before(before);
+            // What cannot be removed now costs some disk, is tried again, and told once.
+            if let (Err(error), true) = (&forgotten, forgets) {
+                tracing::warn!(error = chain(error), "old receipts stay on disk");
+            }
+            forgets = forgotten.is_ok();
+        }
+    }
+}
+
+/// However a thread ends: without it nothing more can be promised.
+pub(super) struct Stops(pub(super) Arc<Book>);
+
+impl Drop for Stops {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }

@@ -1,7 +1,6 @@
 //! Signs for all who wait, at once.
 
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 
 use proto::ids::{NodeId, UnixMs};
 use proto::limits::RECEIPTS_SIGNED_TOGETHER_MAX;
@@ -12,7 +11,8 @@ use proto::receipt::{Answered, CommitmentKey, Promise, Receipt, ReceiptId};
 use runtime::clock;
 use tokio::sync::{mpsc, oneshot};
 
-use super::book::Book;
+use super::Closed;
+use super::book::{Book, Stops};
 
 /// An answer whose client waits for the promise.
 #[derive(Debug)]
@@ -31,13 +31,14 @@ pub(super) struct Signing {
     pub(super) next: u64,
     pub(super) book: Arc<Book>,
     pub(super) asked: mpsc::Receiver<Asked>,
-    /// To the thread that writes: where that is behind, signing waits for it.
-    pub(super) entries: SyncSender<Vec<Vec<u8>>>,
+    /// To the thread that writes: there is a batch's place for each receipt that may be unwritten.
+    pub(super) entries: mpsc::Sender<Vec<Vec<u8>>>,
 }
 
 impl Signing {
     /// Signs until nobody can ask any more, or nothing can be written.
     pub(super) fn run(mut self) {
+        let _stops = Stops(Arc::clone(&self.book));
         let mut batch = Vec::new();
         while let Some(first) = self.asked.blocking_recv() {
             batch.push(first);
@@ -46,22 +47,31 @@ impl Signing {
             {
                 batch.push(next);
             }
-            let (answers, replies): (Vec<_>, Vec<_>) = batch
-                .drain(..)
-                .map(|asked| ((asked.answered, asked.key), asked.reply))
-                .unzip();
-            let (entries, promises) = sign(&self.node, &self.signer, self.next, clock::now_ms(), answers);
-            let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
-            self.next += count;
-            self.book.promised(count);
-            // What is promised is on its way to the disk before anybody hears of it.
-            if self.entries.send(entries).is_err() {
+            if self.sign(&mut batch).is_err() {
                 return;
             }
-            for (reply, promise) in replies.into_iter().zip(promises) {
-                let _ = reply.send(promise); // a client that left wants none
-            }
         }
+    }
+
+    /// Signs for those of `batch` who still wait.
+    fn sign(&mut self, batch: &mut Vec<Asked>) -> Result<(), Closed> {
+        let came = batch.len();
+        batch.retain(|asked| !asked.reply.is_closed());
+        self.book.leave(came - batch.len());
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let waiting = batch.drain(..).map(|asked| ((asked.answered, asked.key), asked.reply));
+        let (answers, replies): (Vec<_>, Vec<_>) = waiting.unzip();
+        let (entries, promises) = sign(&self.node, &self.signer, self.next, clock::now_ms(), answers);
+        self.next += u64::try_from(entries.len()).unwrap_or(u64::MAX);
+        self.book.promised(entries.len());
+        // What is promised is on its way to the disk before anybody hears of it.
+        self.entries.blocking_send(entries).map_err(|_| Closed)?;
+        for (reply, promise) in replies.into_iter().zip(promises) {
+            let _ = reply.send(promise); // a client that left wants none
+        }
+        Ok(())
     }
 }
 

@@ -19,22 +19,24 @@ fn metrics() -> Metrics {
     Metrics::new(&mut runtime::metrics::Metrics::new())
 }
 
-fn config(folder: &Path, kept: u64) -> ReceiptsConfig {
-    ReceiptsConfig {
-        kept,
-        unasked: false,
-        folder: folder.to_owned(),
-    }
-}
-
 /// Receipts of `eu-fra/n1` in `folder`.
 pub(crate) fn open(folder: &Path, metrics: &Metrics) -> Receipts {
     opened(folder, KEEP, metrics)
 }
 
+/// The same, given asked or not.
+pub(crate) fn given(folder: &Path, unasked: bool, metrics: &Metrics) -> Receipts {
+    configured(folder, KEEP, unasked, metrics)
+}
+
 fn opened(folder: &Path, kept: u64, metrics: &Metrics) -> Receipts {
-    let node = "eu-fra/n1".parse().unwrap();
-    Receipts::open(config(folder, kept), &fleet(), node, &key(), metrics).unwrap()
+    configured(folder, kept, false, metrics)
+}
+
+fn configured(folder: &Path, kept: u64, unasked: bool, metrics: &Metrics) -> Receipts {
+    let (node, folder) = ("eu-fra/n1".parse().unwrap(), folder.to_owned());
+    let config = ReceiptsConfig { kept, unasked, folder };
+    Receipts::open(config, &fleet(), node, &key(), metrics).unwrap()
 }
 
 fn answered(n: u64) -> (CommitmentKey, Answered) {
@@ -157,7 +159,10 @@ async fn a_log_that_cannot_be_written_promises_nothing_more() {
     tokio::time::timeout(std::time::Duration::from_secs(30), refused)
         .await
         .unwrap();
-    assert!(matches!(receipts.proof(&promise.id), Err(Lacking::Unwritten)));
+    assert!(
+        matches!(receipts.proof(&promise.id), Err(Lacking::Unknown)),
+        "nobody waits for what will not come"
+    );
     assert!(receipts.promise(answered(1).0, answered(1).1).await.is_err());
     // The node said that it would be entry 0, and another becomes that after a restart: the promise is evidence.
     receipts.close();
@@ -190,6 +195,55 @@ async fn of_a_receipt_whose_text_is_forgotten_the_proof_still_holds() {
     };
     assert!(matches!(verified(&whole).1, Standing::Logged(_)));
     assert!(!written(&receipts, &promises[899].id).await.entry.is_empty());
+}
+
+#[tokio::test]
+async fn no_more_are_promised_than_may_be_lost_and_who_left_takes_no_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let metrics = metrics();
+    let receipts = open(folder.path(), &metrics);
+    let book = &receipts.0.book;
+    // As many are under way as may be.
+    let taken = std::iter::from_fn(|| book.enter().then_some(())).count();
+    assert_eq!(taken, proto::limits::RECEIPTS_UNWRITTEN_MAX);
+    assert!(!receipts.is_open());
+    assert!(matches!(
+        receipts.promise(answered(0).0, answered(0).1).await,
+        Err(Closed)
+    ));
+    book.leave(taken);
+    // Who asks and leaves at once is signed for at most, and never keeps a place.
+    for n in 0..200 {
+        let (key, answered) = answered(n);
+        let asked = receipts.promise(key, answered);
+        let _ = futures_util::FutureExt::now_or_never(asked);
+    }
+    let promise = promised(&receipts, 200..201).await.remove(0);
+    written(&receipts, &promise.id).await;
+    assert_eq!(metrics.receipts_promised.get(), metrics.receipts_written.get());
+    let taken = std::iter::from_fn(|| book.enter().then_some(())).count();
+    assert_eq!(taken, proto::limits::RECEIPTS_UNWRITTEN_MAX);
+}
+
+#[tokio::test]
+async fn a_node_that_starts_again_knows_that_old_texts_are_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let receipts = opened(folder.path(), 100, &metrics());
+    let promises = promised(&receipts, 0..700).await;
+    for promise in &promises {
+        written(&receipts, &promise.id).await;
+    }
+    // One write more, so that the last of those is followed by a look at what is old.
+    let last = promised(&receipts, 700..701).await.remove(0);
+    written(&receipts, &last.id).await;
+    let receipts = {
+        receipts.close();
+        drop(receipts);
+        opened(folder.path(), 100, &metrics())
+    };
+    let first = promises.iter().min_by_key(|promise| promise.id.index).unwrap();
+    assert!(receipts.proof(&first.id).unwrap().entry.is_empty());
+    assert!(!receipts.proof(&last.id).unwrap().entry.is_empty());
 }
 
 #[test]

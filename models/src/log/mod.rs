@@ -17,6 +17,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::durable;
 use proto::limits::LOG_ENTRY_BYTES_MAX;
@@ -24,7 +25,9 @@ use proto::merkle;
 use proto::note::{Checkpoint, NoteError, Signer};
 use proto::tile::{self, Edge, WIDTH, WalkError, resume, walk};
 
-mod read;
+mod view;
+
+pub use view::View;
 
 const CHECKPOINT: &str = "checkpoint";
 
@@ -102,15 +105,12 @@ pub enum LogError {
     },
 }
 
-/// An open log. Its calls block: they go to the disk.
+/// An open log: the right to append. Its calls block: they go to the disk. Reading is done on a [`View`], which no append
+/// holds up.
 #[derive(Debug)]
 pub struct Log {
-    dir: PathBuf,
+    view: Arc<View>,
     signer: Signer,
-    edge: Edge,
-    /// The entries of the last bundle, while it is not full.
-    tail: Vec<Vec<u8>>,
-    checkpoint: String,
     stopped: bool,
     /// Bundles that are gone, once somebody has asked for entries to be forgotten.
     forgotten: Option<u64>,
@@ -123,7 +123,7 @@ impl Log {
     /// # Errors
     /// [`LogError`]; nothing on disk is changed then.
     pub fn open(dir: &Path, signer: Signer) -> Result<Self, LogError> {
-        Self::opened(dir, signer, |known| {
+        Self::opened(dir, signer, false, |known| {
             let tail_from = known.size - known.size % WIDTH;
             let mut tail = Vec::new();
             let entry = |index: u64, bytes: &[u8]| {
@@ -143,12 +143,15 @@ impl Log {
     /// # Errors
     /// As [`Log::open`].
     pub fn resume(dir: &Path, signer: Signer) -> Result<Self, LogError> {
-        Self::opened(dir, signer, |known| resume(known, |path| fs::read(dir.join(path))))
+        Self::opened(dir, signer, true, |known| {
+            resume(known, |path| fs::read(dir.join(path)))
+        })
     }
 
     fn opened(
         dir: &Path,
         signer: Signer,
+        forgets: bool,
         check: impl FnOnce(&Checkpoint) -> Result<(Edge, Vec<Vec<u8>>), WalkError<io::Error>>,
     ) -> Result<Self, LogError> {
         fs::create_dir_all(dir).map_err(io_error(dir))?;
@@ -165,28 +168,26 @@ impl Log {
             dir: dir.to_owned(),
             source: Box::new(source),
         })?;
-        Ok(Self {
+        let view = View {
             dir: dir.to_owned(),
-            signer,
             edge,
             tail,
             checkpoint: text,
+            forgets,
+        };
+        Ok(Self {
+            view: Arc::new(view),
+            signer,
             stopped: false,
             forgotten: None,
             _lock: lock,
         })
     }
 
-    /// Entries in the log.
+    /// The log as it is now, to be read.
     #[must_use]
-    pub fn size(&self) -> u64 {
-        self.edge.size()
-    }
-
-    /// The newest checkpoint, signed-note text.
-    #[must_use]
-    pub fn checkpoint(&self) -> &str {
-        &self.checkpoint
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
     }
 
     /// Appends all of `leaves` or none; when it returns, they and the checkpoint that holds them survive a power cut.
@@ -210,11 +211,16 @@ impl Log {
     }
 
     fn write(&mut self, leaves: &[Vec<u8>]) -> Result<(), LogError> {
-        let (mut edge, mut tail) = (self.edge.clone(), self.tail.clone());
-        let (mut bundles, mut tiles) = (Vec::new(), Vec::new());
+        let before = &*self.view;
+        let (mut edge, mut tail) = (before.edge.clone(), before.tail.clone());
+        let (mut bundles, mut tiles, mut finished) = (Vec::new(), Vec::new(), Vec::new());
+        let dir = &before.dir;
         for leaf in leaves {
             tail.push(leaf.clone());
-            edge.push(merkle::leaf_hash(leaf), &mut |tile| tiles.push((tile.path, tile.bytes)));
+            edge.push(merkle::leaf_hash(leaf), &mut |tile| {
+                finished.push((tile.level, tile.index));
+                tiles.push((tile.path, tile.bytes));
+            });
             if edge.size().is_multiple_of(WIDTH) {
                 bundles.push((tile::entry_path(edge.size() / WIDTH - 1, WIDTH), bundle(&tail)));
                 tail.clear();
@@ -227,20 +233,25 @@ impl Log {
             ));
         }
         // A higher tile that got no new hash is on disk already: writing it again would be harmless, but is an fsync.
-        let old: Vec<String> = self.edge.unfinished().map(|tile| tile.path).collect();
+        let old: Vec<String> = before.edge.unfinished().map(|tile| tile.path).collect();
         tiles.extend(
             edge.unfinished()
                 .filter(|tile| !old.contains(&tile.path))
                 .map(|tile| (tile.path, tile.bytes)),
         );
         for (path, bytes) in bundles.iter().chain(&tiles) {
-            put(&self.dir, path, bytes)?;
+            put(dir, path, bytes)?;
         }
         let checkpoint = self.signer.sign_checkpoint(edge.size(), &edge.root());
-        put(&self.dir, CHECKPOINT, checkpoint.as_bytes())?;
-        let finished = self.edge.size() / WIDTH..edge.size() / WIDTH;
-        (self.edge, self.tail, self.checkpoint) = (edge, tail, checkpoint);
-        finished.for_each(|bundle| self.tidy(bundle));
+        put(dir, CHECKPOINT, checkpoint.as_bytes())?;
+        finished.into_iter().for_each(|(level, index)| tidy(dir, level, index));
+        self.view = Arc::new(View {
+            dir: dir.clone(),
+            edge,
+            tail,
+            checkpoint,
+            forgets: before.forgets,
+        });
         Ok(())
     }
 
@@ -250,8 +261,8 @@ impl Log {
     /// # Errors
     /// [`LogError::Io`]; what is left is removed the next time.
     pub fn forget_before(&mut self, index: u64) -> Result<(), LogError> {
-        let until = index.min(self.size()) / WIDTH;
-        let path = |bundle: u64| self.dir.join(tile::entry_path(bundle, WIDTH));
+        let until = index.min(self.view.size()) / WIDTH;
+        let path = |bundle: u64| self.view.dir.join(tile::entry_path(bundle, WIDTH));
         // They go from the first on, so below the first that lies there is none.
         let first = || {
             (0..until)
@@ -271,15 +282,16 @@ impl Log {
         self.forgotten = Some(until.max(from));
         Ok(())
     }
+}
 
-    /// Removes the partial forms of the tiles before `finished`, which has just become full. Those of `finished` itself stay
-    /// for readers who hold a checkpoint from a moment ago. C2SP tlog-tiles, "Partial tiles", allows that.
-    fn tidy(&self, finished: u64) {
-        let Some(before) = finished.checked_sub(1) else { return };
-        for full in [tile::entry_path(before, WIDTH), tile::hash_path(0, before, WIDTH)] {
-            // What cannot be removed now costs some disk and harms nobody.
-            let _ = fs::remove_dir_all(self.dir.join(format!("{full}.p")));
-        }
+/// Removes the partial forms of the tile before `finished`, which has just become full at `level`, and of its bundle. Those of
+/// `finished` itself stay for readers who hold a checkpoint from a moment ago. C2SP tlog-tiles, "Partial tiles", allows that.
+fn tidy(dir: &Path, level: u32, finished: u64) {
+    let Some(before) = finished.checked_sub(1) else { return };
+    let bundle = (level == 0).then(|| tile::entry_path(before, WIDTH));
+    for full in [tile::hash_path(level, before, WIDTH)].into_iter().chain(bundle) {
+        // What cannot be removed now costs some disk and harms nobody.
+        let _ = fs::remove_dir_all(dir.join(format!("{full}.p")));
     }
 }
 

@@ -43,12 +43,12 @@ fn lay(dir: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
 /// The log holds exactly `expected`, by every way of reading it.
 fn holds(log: &Log, expected: &[Vec<u8>]) {
     let size = u64::try_from(expected.len()).unwrap();
-    let checkpoint = signer().verifier().open_checkpoint(log.checkpoint()).unwrap();
+    let checkpoint = signer().verifier().open_checkpoint(log.view().checkpoint()).unwrap();
     assert_eq!(
-        (log.size(), checkpoint.size, checkpoint.root),
+        (log.view().size(), checkpoint.size, checkpoint.root),
         (size, size, root(expected))
     );
-    assert_eq!(log.entries(0).map(Result::unwrap).collect::<Vec<_>>(), expected);
+    assert_eq!(log.view().entries(0).map(Result::unwrap).collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn what_was_appended_is_there_after_every_reopening() {
     for batch in [0, 1, 3, 250, 2, 300, 1, 255, 512] {
         let mut log = open(dir.path()).unwrap();
         holds(&log, &all);
-        let from = log.size();
+        let from = log.view().size();
         let new = leaves("a", from..from + batch);
         log.append(&new).unwrap();
         all.extend(new);
@@ -66,19 +66,22 @@ fn what_was_appended_is_there_after_every_reopening() {
     }
     let log = Log::resume(dir.path(), signer()).unwrap();
     holds(&log, &all);
-    for index in [0, 255, 256, 700, log.size() - 1] {
+    for index in [0, 255, 256, 700, log.view().size() - 1] {
         let place = usize::try_from(index).unwrap();
-        let (leaf, proof) = (log.leaf(index).unwrap(), log.inclusion(index).unwrap());
+        let (leaf, proof) = (log.view().leaf(index).unwrap(), log.view().inclusion(index).unwrap());
         assert_eq!(
-            (log.entry(index).unwrap(), leaf),
+            (log.view().entry(index).unwrap(), leaf),
             (all[place].clone(), leaf_hash(&all[place]))
         );
         assert!(
-            verify_inclusion(&leaf, index, log.size(), &proof, &root(&all)),
+            verify_inclusion(&leaf, index, log.view().size(), &proof, &root(&all)),
             "{index}"
         );
     }
-    assert!(matches!(log.entry(log.size()), Err(LogError::Beyond { .. })));
+    assert!(matches!(
+        log.view().entry(log.view().size()),
+        Err(LogError::Beyond { .. })
+    ));
 }
 
 #[test]
@@ -89,16 +92,16 @@ fn every_earlier_size_has_its_root_and_a_proof_that_it_is_a_prefix() {
     log.append(&all).unwrap();
     for from in [0, 1, 2, 255, 256, 257, 300, 511, 512, 599, 600] {
         for to in [from, 513.max(from), 600] {
-            let roots = [from, to].map(|size| log.root(size).unwrap());
+            let roots = [from, to].map(|size| log.view().root(size).unwrap());
             assert_eq!(roots[0], root(&all[..usize::try_from(from).unwrap()]));
-            let proof = log.consistency(from, to).unwrap();
+            let proof = log.view().consistency(from, to).unwrap();
             assert!(
                 verify_consistency(from, &roots[0], to, &roots[1], &proof),
                 "{from} to {to}"
             );
         }
     }
-    assert!(matches!(log.consistency(1, 601), Err(LogError::Beyond { .. })));
+    assert!(matches!(log.view().consistency(1, 601), Err(LogError::Beyond { .. })));
 }
 
 /// Goal: a crash at any moment of an append leaves the old log or the new one, and appending goes on from there.
@@ -223,7 +226,7 @@ fn a_log_that_failed_to_write_takes_no_more_until_it_is_checked_again() {
 fn what_is_forgotten_is_the_text_of_old_entries_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let all = leaves("a", 0..1_300);
-    let mut log = open(dir.path()).unwrap();
+    let mut log = Log::resume(dir.path(), signer()).unwrap();
     log.append(&all).unwrap();
     let lies = |bundle: u64| dir.path().join(tile::entry_path(bundle, WIDTH)).exists();
     for (before, gone) in [(255, 0), (513, 2), (400, 2), (5_000, 5)] {
@@ -234,10 +237,13 @@ fn what_is_forgotten_is_the_text_of_old_entries_and_nothing_else() {
             "{before}"
         );
         if gone > 0 {
-            assert!(matches!(log.entry(gone * WIDTH - 1), Err(LogError::Forgotten { .. })));
+            assert!(matches!(
+                log.view().entry(gone * WIDTH - 1),
+                Err(LogError::Forgotten { .. })
+            ));
         }
-        assert_eq!(log.entry(1_299).unwrap(), all[1_299]);
-        let (leaf, proof) = (log.leaf(3).unwrap(), log.inclusion(3).unwrap());
+        assert_eq!(log.view().entry(1_299).unwrap(), all[1_299]);
+        let (leaf, proof) = (log.view().leaf(3).unwrap(), log.view().inclusion(3).unwrap());
         assert_eq!(leaf, leaf_hash(&all[3]));
         assert!(verify_inclusion(&leaf, 3, 1_300, &proof, &root(&all)));
     }
@@ -246,7 +252,85 @@ fn what_is_forgotten_is_the_text_of_old_entries_and_nothing_else() {
     let mut log = Log::resume(dir.path(), signer()).unwrap();
     log.append(&leaves("b", 0..300)).unwrap();
     log.forget_before(1_536).unwrap();
-    assert!(!lies(5) && log.entry(1_599).is_ok());
+    assert!(!lies(5) && log.view().entry(1_599).is_ok());
+    // A view of before knows that its entries may be gone.
+    log.append(&leaves("c", 0..300)).unwrap();
+    let before = Arc::clone(log.view());
+    log.forget_before(1_800).unwrap();
+    assert!(matches!(before.entry(1_537), Err(LogError::Forgotten { .. })));
+    assert_eq!((before.size(), before.file("tile/entries/006").unwrap()), (1_900, None));
+}
+
+/// Goal: what an append left behind that was cut short is never shown as the log. Method: such files lie beside a log that went on
+/// otherwise, and every file of every width is asked for.
+#[test]
+fn a_file_of_the_log_is_what_its_checkpoint_signs_whatever_lies_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path()).unwrap();
+    log.append(&leaves("a", 0..300)).unwrap();
+    for (path, bytes) in [
+        (tile::entry_path(1, 50), bundle(&leaves("lost", 0..50))),
+        (tile::hash_path(0, 1, 50), vec![7; 50 * 32]),
+        (tile::entry_path(2, 3), bundle(&leaves("lost", 0..3))),
+    ] {
+        lay(dir.path(), &BTreeMap::from([(PathBuf::from(path), bytes)]));
+    }
+    log.append(&leaves("b", 0..100)).unwrap();
+    let all: Vec<Vec<u8>> = log.view().entries(0).map(Result::unwrap).collect();
+    let view = log.view();
+    for index in 0..3_u64 {
+        for width in 1..=WIDTH {
+            let from = usize::try_from(index * WIDTH).unwrap();
+            let until = from + usize::try_from(width).unwrap();
+            let entries = all.get(from..until);
+            let expected = entries.map(|entries| {
+                entries
+                    .iter()
+                    .map(|entry| leaf_hash(entry))
+                    .collect::<Vec<_>>()
+                    .concat()
+            });
+            assert_eq!(
+                view.file(&tile::hash_path(0, index, width)).unwrap(),
+                expected,
+                "{index} {width}"
+            );
+            assert_eq!(view.file(&tile::entry_path(index, width)).unwrap(), entries.map(bundle));
+        }
+    }
+    assert_eq!(view.file("tile/1/000.p/1").unwrap().map(|tile| tile.len()), Some(32));
+    for path in [
+        "tile/1/000.p/2",
+        "tile/1/000",
+        "tile/2/000.p/1",
+        "lock",
+        "tile/0/../0/000",
+    ] {
+        assert_eq!(view.file(path).unwrap(), None, "{path}");
+    }
+    assert_eq!(view.file(CHECKPOINT).unwrap().unwrap(), view.checkpoint().as_bytes());
+}
+
+#[test]
+fn partial_tiles_of_every_level_go_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let lies = |path: &str| dir.path().join(path).exists();
+    for level in [0, 1] {
+        for path in [
+            tile::hash_path(level, 0, 7),
+            tile::hash_path(level, 1, 9),
+            tile::entry_path(0, 7),
+        ] {
+            lay(dir.path(), &BTreeMap::from([(PathBuf::from(path), vec![0])]));
+        }
+        tidy(dir.path(), level, 1);
+        assert!(!lies(&format!("tile/{level}/000.p")) && lies(&format!("tile/{level}/001.p/9")));
+        assert_eq!(
+            lies("tile/entries/000.p"),
+            level > 0,
+            "bundles go with the hashes of their entries"
+        );
+    }
 }
 
 #[test]
@@ -272,9 +356,9 @@ fn child_that_appends() {
     let dir = PathBuf::from(std::env::var_os("LOG_TEST_DIR").unwrap());
     let mut log = open(&dir).unwrap();
     loop {
-        let from = log.size();
+        let from = log.view().size();
         log.append(&leaves("k", from..from + 1 + from % 7)).unwrap();
-        eprintln!("size {}", log.size());
+        eprintln!("size {}", log.view().size());
     }
 }
 
@@ -297,8 +381,8 @@ fn a_killed_writer_loses_nothing_that_it_had_acknowledged() {
         child.wait().unwrap();
         acknowledged = sizes.last().unwrap_or(acknowledged);
         let log = open(dir.path()).unwrap();
-        assert!(log.size() >= acknowledged);
-        holds(&log, &leaves("k", 0..log.size()));
+        assert!(log.view().size() >= acknowledged);
+        holds(&log, &leaves("k", 0..log.view().size()));
     }
     assert!(acknowledged > 0);
 }
@@ -310,9 +394,9 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let mut log = open(dir.path()).unwrap();
         for batch in batches {
-            let from = log.size();
+            let from = log.view().size();
             log.append(&leaves("a", from..from + batch)).unwrap();
         }
-        holds(&log, &leaves("a", 0..log.size()));
+        holds(&log, &leaves("a", 0..log.view().size()));
     }
 }

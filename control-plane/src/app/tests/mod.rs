@@ -305,7 +305,7 @@ async fn a_node_that_has_seen_another_history_stops_the_rollout() {
     let signer = Signer::from_skey(std::fs::read_to_string(&bench.config.log_key).unwrap().trim()).unwrap();
     let mut other = Log::open(&bench.config.data.join("other"), signer).unwrap();
     other.append(&[b"another history".to_vec()]).unwrap();
-    let checkpoint = other.checkpoint().to_owned();
+    let checkpoint = other.view().checkpoint().to_owned();
     let report = NodeReport {
         seq: 0,
         checkpoint,

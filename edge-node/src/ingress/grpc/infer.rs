@@ -33,7 +33,12 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
     let messages = Messages::of(door, headers, body, INFER_BODY_BYTES_MAX)?;
     let message = messages.only(budget).await?;
     let packed = wire::packs(message.encoding);
-    let found = find(door, request, message, Limit { arrived, budget }, &mut None, &span).await?;
+    let limit = Limit {
+        arrived,
+        budget,
+        headed: true,
+    };
+    let found = find(door, request, message, limit, &mut None, &span).await?;
     let (message, output) = found.written(packed, write_infer).await?;
     let Found {
         question,
@@ -57,6 +62,8 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
 pub(super) struct Limit {
     pub(super) arrived: Instant,
     pub(super) budget: Duration,
+    /// Whether the answer has a head, which could promise a receipt.
+    pub(super) headed: bool,
 }
 
 /// A question and its answer.
@@ -76,7 +83,10 @@ pub(super) async fn find(
     span: &Span,
 ) -> Result<Found, Problem> {
     let set = door.parts.serving.load();
-    let asker = Admitted::of(&door.parts, &set, request)?.asker;
+    let mut asker = Admitted::of(&door.parts, &set, request)?.asker;
+    if !limit.headed {
+        asker = asker.without_receipt();
+    }
     let short = message.encoding == Encoding::Plain && message.bytes() <= DECODE_INLINE_BYTES_MAX;
     let work = move || decode(&set, &asker, message);
     let (named, question) = infer::aside(short, work).await?;

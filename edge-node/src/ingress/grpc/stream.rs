@@ -123,6 +123,7 @@ impl Conversation {
         let limit = Limit {
             arrived,
             budget: self.budget,
+            headed: false,
         };
         self.works.push(Box::pin(answer(door, request, message, limit)));
     }

@@ -11,7 +11,7 @@ use runtime::clock;
 
 use super::super::Parts;
 use super::super::auth::Caller;
-use super::super::receipts;
+use super::super::receipts::{self, Wish};
 use super::super::reply::Problem;
 use crate::batch::accounts::Payer;
 use crate::cache::{self, Results};
@@ -35,8 +35,8 @@ pub(in super::super) struct Asker {
     subject: Option<Subject>,
     /// Wants the model itself to run: no kept answer is looked for, and none is kept.
     pub(in super::super) bypass: bool,
-    /// Gets a receipt with the answer.
-    pub(super) receipt: bool,
+    /// Whether they get a receipt with the answer.
+    pub(super) receipt: Wish,
     pub(super) results: Results,
 }
 
@@ -47,8 +47,15 @@ impl Asker {
             tenant,
             subject: None,
             bypass,
-            receipt: false,
+            receipt: Wish::No,
             results,
+        }
+    }
+    /// The same, where the answer has no head that could promise one.
+    pub(in super::super) fn without_receipt(self) -> Self {
+        Self {
+            receipt: Wish::No,
+            ..self
         }
     }
     /// As the cache knows them.
@@ -92,7 +99,7 @@ impl Admitted {
             tenant: tenant.id.clone(),
             subject: subject(request.headers())?,
             bypass: bypasses(request.headers()),
-            receipt: receipts::wanted(parts, request.headers())?,
+            receipt: receipts::wish(parts, request.headers())?,
             results: parts.results.clone(),
         };
         Ok(Self { arrived, asker })

@@ -8,7 +8,7 @@ use proto::receipt::{Answered, Commitment, CommitmentKey};
 use tokio::time::timeout_at;
 
 use super::super::Door;
-use super::super::receipts::{RECEIPT, unavailable};
+use super::super::receipts::{RECEIPT, Wish, unavailable};
 use super::super::reply::Problem;
 use super::{DECODE_INLINE_BYTES_MAX, Obtained, Question, aside};
 use crate::metrics::Outcome;
@@ -18,11 +18,16 @@ use crate::metrics::Outcome;
 pub(in super::super) struct Claim {
     key: CommitmentKey,
     input: Commitment,
+    /// The answer is none without it.
+    asked: bool,
 }
 
 impl Claim {
-    /// Claims `content`, a request's body or message, under a key of its own.
-    pub(super) fn of(content: &[u8]) -> Result<Self, Problem> {
+    /// Claims `content`, a request's body or message, under a key of its own, if there is to be a receipt.
+    pub(super) fn of(wish: Wish, content: &[u8]) -> Result<Option<Self>, Problem> {
+        if wish == Wish::No {
+            return Ok(None);
+        }
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|_| {
             let message = "the system gives no random numbers: ask another node";
@@ -30,7 +35,8 @@ impl Claim {
         })?;
         let key = CommitmentKey(key);
         let input = Commitment::of(&key, content);
-        Ok(Self { key, input })
+        let asked = wish == Wish::Asked;
+        Ok(Some(Self { key, input, asked }))
     }
     /// What it makes of an answer's body or message.
     pub(in super::super) fn output(&self, content: &[u8]) -> Commitment {
@@ -74,9 +80,13 @@ pub(in super::super) async fn promise(
         output,
     };
     let promised = timeout_at(deadline.into(), receipts.promise(claim.key, answered)).await;
-    let promised = promised
-        .map_err(|_| Problem::deadline_exceeded())?
-        .map_err(unavailable)?;
-    let value = HeaderValue::try_from(promised.write()).expect("names, digits and base64 are printable ASCII");
+    let promised = match promised.map_err(|_| Problem::deadline_exceeded())? {
+        Ok(promised) => promised,
+        Err(closed) if claim.asked => return Err(unavailable(closed)),
+        Err(_) => return Ok(None),
+    };
+    let mut value = HeaderValue::try_from(promised.write()).expect("names, digits and base64 are printable ASCII");
+    // It holds the key that opens the commitments.
+    value.set_sensitive(true);
     Ok(Some((RECEIPT, value)))
 }

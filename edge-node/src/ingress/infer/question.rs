@@ -74,7 +74,7 @@ impl Question {
             keeper,
             payer: Payer::of(&asker.tenant),
             level,
-            claim: asker.receipt.then(|| Claim::of(content)).transpose()?,
+            claim: Claim::of(asker.receipt, content)?,
             _lent: lent,
         })
     }

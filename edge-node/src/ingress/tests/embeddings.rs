@@ -1,5 +1,6 @@
 use proto::manifest::{DataType, Dim, TensorSpec};
 use proto::oip::{Tensor, bytes_elements};
+use proto::receipt::{Commitment, Promise, Receipt};
 
 use super::harness::*;
 use crate::engine::{Fault, Model};
@@ -64,6 +65,21 @@ async fn texts_are_embedded_and_their_tokens_told() {
     let infer = r#"{"inputs":[{"name":"text","datatype":"BYTES","shape":[2],"data":["one","three"]}],"outputs":[{"name":"embedding"}]}"#;
     let infer = node.send(post(KEY), "/v2/models/words/infer", infer).await;
     assert_eq!((infer.status, infer.header("cache-status")), (200, "meridian; hit"));
+}
+
+#[tokio::test]
+async fn embeddings_have_receipts_too() {
+    let node = start().await;
+    let body = r#"{"model":"words","input":"one"}"#;
+    let request = post(KEY).header("meridian-receipt", "?1");
+    let got = node.send(request, "/v1/embeddings", body).await;
+    let promise = Promise::read(got.header("meridian-receipt")).unwrap();
+    let said = Receipt::decode(&promise.proof.entry).unwrap();
+    assert_eq!(
+        (said.model.as_str(), said.input),
+        ("words", Commitment::of(&promise.key, body.as_bytes()))
+    );
+    assert_eq!(said.output, Commitment::of(&promise.key, &got.body));
 }
 
 #[tokio::test]

@@ -154,6 +154,14 @@ async fn the_log_of_receipts_is_for_the_fleet_and_for_auditors_of_the_region() {
     for path in ["tile/entries/001", "tile/0/../0/000.p/1", "tile/0/000.p/9"] {
         assert_eq!(doors.ask(&doors.auditor, get(path)).await.0, 404, "{path}");
     }
+    let with_key = Request::get("/v1/receipts/checkpoint").header("authorization", format!("Bearer {KEY}"));
+    assert_eq!(
+        doors.ask(&doors.stranger, with_key.body(empty()).unwrap()).await.0,
+        403,
+        "a tenant sees no others'"
+    );
+    let one = format!("eu-fra:n1:0-{}", "00".repeat(32));
+    assert_eq!(doors.ask(&doors.stranger, get(&one)).await.0, 401);
     // A log, as any verifier reads it.
     let (_, checkpoint) = doors.ask(&doors.auditor, get("checkpoint")).await;
     let (_, keys) = doors.ask(&doors.router, get("key")).await;

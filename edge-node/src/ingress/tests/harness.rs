@@ -115,14 +115,24 @@ impl Node {
         Self::ruled(bounds, Rules::default(), rate::Rates::default()).await
     }
     pub(super) async fn ruled(bounds: Bounds, rules: Rules, rates: rate::Rates) -> Self {
-        Self::build(bounds, rules, rates, None).await
+        Self::build(bounds, rules, rates, None, false).await
+    }
+    /// One that gives receipts to whoever does not say otherwise.
+    pub(super) async fn receipted() -> Self {
+        Self::build(bounds(), Rules::default(), rate::Rates::default(), None, true).await
     }
     /// One whose operator lets requests of this machine without a key ask with `key`.
     pub(super) async fn assuming(key: &str) -> Self {
         let key = Some(ContentHash::of(key.as_bytes()));
-        Self::build(bounds(), Rules::default(), rate::Rates::default(), key).await
+        Self::build(bounds(), Rules::default(), rate::Rates::default(), key, false).await
     }
-    async fn build(bounds: Bounds, rules: Rules, rates: rate::Rates, plain_key: Option<ContentHash>) -> Self {
+    async fn build(
+        bounds: Bounds,
+        rules: Rules,
+        rates: rate::Rates,
+        plain_key: Option<ContentHash>,
+        unasked: bool,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut registry = runtime::metrics::Metrics::new();
         let metrics = Metrics::new(&mut registry);
@@ -144,7 +154,7 @@ impl Node {
         let queue = Queue::new(bounds, rules, serving.clone(), metrics.clone());
         let engine = Engine::start(&queue, bounds.threads, &metrics).unwrap();
         let jobs = super::jobs::open(&folder.path().join("jobs"), &metrics);
-        let receipts = crate::receipt::tests::open(&folder.path().join("receipts"), &metrics);
+        let receipts = crate::receipt::tests::given(&folder.path().join("receipts"), unasked, &metrics);
         let (gossip, heard) = Gossip::channel();
         let draining = CancellationToken::new();
         let ingress = Ingress::new(Parts {

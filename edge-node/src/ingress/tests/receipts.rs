@@ -102,10 +102,14 @@ async fn a_wish_that_is_none_is_refused_and_so_is_one_that_cannot_be_granted() {
         node.send(request, "/v2/models/m/infer", row(1.0, 2.0))
     };
     assert_eq!(send("?0").await.header("meridian-receipt"), "");
-    for wish in ["1", "yes", "?1, ?1", ""] {
+    for wish in ["1", "yes", "?1, ?1", "?1;x", ""] {
         let got = send(wish).await;
         assert_eq!((got.status, got.code().as_str()), (400, "invalid_request"), "{wish}");
     }
+    let twice = post(KEY)
+        .header("meridian-receipt", "?0")
+        .header("meridian-receipt", "?1");
+    assert_eq!(node.send(twice, "/v2/models/m/infer", row(1.0, 2.0)).await.status, 400);
     let runs = node.model.count();
     let receipts = node.ingress.0.parts.receipts.clone().unwrap();
     tokio::task::spawn_blocking(move || receipts.close()).await.unwrap();
@@ -113,7 +117,7 @@ async fn a_wish_that_is_none_is_refused_and_so_is_one_that_cannot_be_granted() {
     let got = node.send(request, "/v2/models/m/infer", row(3.0, 3.0)).await;
     assert_eq!((got.status, got.code().as_str()), (503, "receipts_unavailable"));
     assert!(
-        node.model.count() <= runs,
+        node.model.count() == runs,
         "nothing is run for an answer that cannot have its receipt"
     );
 }
@@ -125,6 +129,26 @@ async fn who_asks_for_a_receipt_is_answered_at_once_and_not_by_a_job() {
     let got = node.send(request, "/v2/models/m/infer", row(1.0, 2.0)).await;
     assert_eq!(got.status, 200);
     promised(row(1.0, 2.0).as_bytes(), &got);
+}
+
+#[tokio::test]
+async fn where_they_are_given_unasked_an_answer_without_one_is_still_an_answer() {
+    let node = Node::receipted().await;
+    let got = node.infer(row(1.0, 2.0)).await;
+    promised(row(1.0, 2.0).as_bytes(), &got);
+    let declined = post(KEY).header("meridian-receipt", "?0");
+    let got = node.send(declined, "/v2/models/m/infer", row(1.0, 2.0)).await;
+    assert_eq!((got.status, got.header("meridian-receipt")), (200, ""));
+    let later = post(KEY).header("prefer", "respond-async");
+    assert_eq!(node.send(later, "/v2/models/m/infer", row(1.0, 2.0)).await.status, 202);
+    let receipts = node.ingress.0.parts.receipts.clone().unwrap();
+    tokio::task::spawn_blocking(move || receipts.close()).await.unwrap();
+    let got = node.infer(row(1.0, 2.0)).await;
+    assert_eq!((got.status, got.header("meridian-receipt")), (200, ""));
+    assert_eq!(
+        node.send(asking(KEY), "/v2/models/m/infer", row(1.0, 2.0)).await.status,
+        503
+    );
 }
 
 #[tokio::test]

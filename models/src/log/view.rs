@@ -1,13 +1,40 @@
-//! Reading an open log: entries, roots of earlier sizes, proofs.
+//! Reading a log: entries, roots of earlier sizes, proofs. A view is the log at one moment; finished tiles never change.
 
+use std::path::PathBuf;
 use std::{fs, io};
 
 use proto::merkle::{self, Hash};
-use proto::tile::{self, HEIGHT, WIDTH};
+use proto::tile::{self, Edge, HEIGHT, Place, WIDTH};
 
-use super::{CHECKPOINT, Log, LogError, io_error};
+use super::{LogError, bundle, io_error};
 
-impl Log {
+const CHECKPOINT: &str = super::CHECKPOINT;
+
+/// A log at one moment. Its calls block: they go to the disk.
+#[derive(Debug)]
+pub struct View {
+    pub(super) dir: PathBuf,
+    pub(super) edge: Edge,
+    /// The entries of the last bundle, while it is not full.
+    pub(super) tail: Vec<Vec<u8>>,
+    pub(super) checkpoint: String,
+    /// Whether the text of old entries may be gone.
+    pub(super) forgets: bool,
+}
+
+impl View {
+    /// Entries in the log.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.edge.size()
+    }
+
+    /// The checkpoint, signed-note text.
+    #[must_use]
+    pub fn checkpoint(&self) -> &str {
+        &self.checkpoint
+    }
+
     /// Entry `index`, from 0.
     ///
     /// # Errors
@@ -42,7 +69,7 @@ impl Log {
         }
         let path = self.dir.join(tile::entry_path(index, WIDTH));
         let bytes = match fs::read(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound && self.forgotten.is_some() => {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.forgets => {
                 return Err(LogError::Forgotten { index: index * WIDTH });
             }
             read => read.map_err(io_error(&path))?,
@@ -61,13 +88,27 @@ impl Log {
         if path == CHECKPOINT {
             return Ok(Some(self.checkpoint.clone().into_bytes()));
         }
-        if !tile::is_path(path) {
+        let Some(Place { level, index, width }) = Place::of_path(path) else {
+            return Ok(None);
+        };
+        let count = self.size().checked_shr(HEIGHT * level.unwrap_or(0)).unwrap_or(0);
+        let end = index.checked_mul(WIDTH).and_then(|from| from.checked_add(width));
+        if end.is_none_or(|end| end > count) {
             return Ok(None);
         }
-        let path = self.dir.join(path);
-        match fs::read(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            read => read.map(Some).map_err(io_error(&path)),
+        // A narrower tile is the beginning of what is there: files of it may be left of an append that was cut short.
+        let width = usize::try_from(width).unwrap_or(usize::MAX);
+        let read = match level {
+            None => self
+                .bundle(index)
+                .map(|entries| bundle(&entries[..width.min(entries.len())])),
+            Some(level) => self
+                .tile(level, index)
+                .map(|hashes| tile::write_hashes(&hashes[..width.min(hashes.len())])),
+        };
+        match read {
+            Err(LogError::Forgotten { .. }) => Ok(None),
+            read => read.map(Some),
         }
     }
 
@@ -121,19 +162,22 @@ impl Log {
     /// The complete subtree `index` at `level` of the tree, which must lie inside the log.
     fn subtree(&self, level: u32, index: u64) -> Result<Hash, LogError> {
         let (tile_level, tile_index, range) = tile::locate(level, index);
-        let full = tile_index < (self.size() >> (HEIGHT * tile_level)) / WIDTH;
-        let path = self.dir.join(tile::hash_path(tile_level, tile_index, WIDTH));
-        let damaged = || LogError::Damaged { path: path.clone() };
-        if !full {
-            return self
-                .edge
-                .hashes(tile_level)
-                .get(range)
-                .map(tile::subtree)
-                .ok_or_else(damaged);
+        let hashes = self.tile(tile_level, tile_index)?;
+        let path = || self.dir.join(tile::hash_path(tile_level, tile_index, WIDTH));
+        let inside = hashes.get(range).map(tile::subtree);
+        inside.ok_or_else(|| LogError::Damaged { path: path() })
+    }
+
+    /// The hashes of a tile that is begun.
+    fn tile(&self, level: u32, index: u64) -> Result<Vec<Hash>, LogError> {
+        if index >= (self.size() >> (HEIGHT * level)) / WIDTH {
+            return Ok(self.edge.hashes(level).to_vec());
         }
+        let path = self.dir.join(tile::hash_path(level, index, WIDTH));
         let bytes = fs::read(&path).map_err(io_error(&path))?;
-        let hashes = tile::read_hashes(&bytes).map_err(|_| damaged())?;
-        hashes.get(range).map(tile::subtree).ok_or_else(damaged)
+        match tile::read_hashes(&bytes) {
+            Ok(hashes) if hashes.len() == 256 => Ok(hashes),
+            _ => Err(LogError::Damaged { path }),
+        }
     }
 }
