@@ -24,7 +24,7 @@ use crate::ids::{
     ContentHash, ModelName, ModelVersion, NodeId, PrincipalName, Release, UnixMs, VariantId, hex, unhex32,
 };
 use crate::limits::{LOG_ENTRY_BYTES_MAX, PROOF_BYTES_MAX};
-use crate::merkle::Hash;
+use crate::merkle::{Hash, leaf_hash};
 use crate::note::Checkpoint;
 use crate::proof::{Proof, ProofError};
 use crate::signed::PublicKey;
@@ -285,7 +285,7 @@ impl Promise {
         format!("id=\"{}\", key=:{key}:, proof=:{proof}:", self.id)
     }
 
-    /// Reads the value of `Meridian-Receipt`; members that are not known are passed over.
+    /// Reads the value of `Meridian-Receipt`; members that are not known are passed over. Its id is that of the entry in its proof.
     ///
     /// # Errors
     /// [`ReceiptError::Promise`], or what is wrong with the proof in it.
@@ -304,18 +304,20 @@ impl Promise {
                 _ => {}
             }
         }
-        let id = id
+        let id: ReceiptId = id
             .and_then(|id| id.parse().ok())
             .ok_or_else(|| wrong("no member `id` that names a receipt"))?;
         let key = key.and_then(|key| <[u8; 32]>::try_from(key).ok());
         let key = key.ok_or_else(|| wrong("no member `key` of 32 bytes in base64 between colons"))?;
         let proof = proof.and_then(|proof| String::from_utf8(proof).ok());
         let proof = proof.ok_or_else(|| wrong("no member `proof` in base64 between colons"))?;
-        Ok(Self {
-            id,
-            key: CommitmentKey(key),
-            proof: Proof::read(&proof)?,
-        })
+        let proof = Proof::read(&proof)?;
+        let entry = Receipt::decode(&proof.entry)?;
+        if (&id.node, id.index, id.leaf) != (&entry.node, entry.index, leaf_hash(&proof.entry)) {
+            return Err(wrong("its id is that of another receipt than its proof has"));
+        }
+        let key = CommitmentKey(key);
+        Ok(Self { id, key, proof })
     }
 }
 

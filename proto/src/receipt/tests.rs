@@ -134,7 +134,7 @@ fn the_longest_names_still_fit_a_log_entry() {
         release: format!("{longest}@{}", u32::MAX).parse().unwrap(),
         manifest: ContentHash::of(b""),
         variant: longest.parse().unwrap(),
-        numerics: "n".repeat(crate::limits::NUMERICS_BYTES_MAX),
+        numerics: "\"".repeat(crate::limits::NUMERICS_BYTES_MAX),
         input: Commitment::of(&KEY, b""),
         output: Commitment::of(&KEY, b""),
     };
@@ -157,6 +157,30 @@ fn a_promise_reads_back_as_itself_and_a_changed_one_does_not() {
     let text = promise.write();
     assert_eq!(Promise::read(&text).unwrap(), promise);
     assert_eq!(Promise::read(&format!("more=1, {text}")).unwrap(), promise);
+    for changed in [
+        ReceiptId {
+            index: 4,
+            ..promise.id.clone()
+        },
+        ReceiptId {
+            leaf: [0; 32],
+            ..promise.id.clone()
+        },
+        ReceiptId {
+            node: "eu-fra/n2".parse().unwrap(),
+            ..promise.id.clone()
+        },
+    ] {
+        let other = Promise {
+            id: changed,
+            ..promise.clone()
+        };
+        assert!(
+            matches!(Promise::read(&other.write()), Err(ReceiptError::Promise { .. })),
+            "{}",
+            other.id
+        );
+    }
     for (part, with) in [
         ("id=\"", "id="),
         ("key=:", "key="),

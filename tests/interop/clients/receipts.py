@@ -6,6 +6,7 @@ HEAD is the head of the answer as curl wrote it. Writes FOLDER/{id,entry,promise
 """
 
 import base64
+import hashlib
 import hmac
 import json
 import pathlib
@@ -23,7 +24,8 @@ said = json.loads(entry)
 for name, body in [("input", question), ("output", answer)]:
     expected = "hmac-sha256:" + hmac.new(key, body.read_bytes(), "sha256").hexdigest()
     assert said[name] == expected, f"the {name} is not the one that was committed to"
-assert receipt_id.split(":")[:2] == said["node"].split("/"), receipt_id
+leaf = hashlib.sha256(b"\0" + entry).hexdigest()
+assert receipt_id == ":".join([*said["node"].split("/"), f"{said['index']}-{leaf}"]), receipt_id
 folder.mkdir(exist_ok=True)
 (folder / "id").write_text(receipt_id)
 (folder / "entry").write_bytes(entry)

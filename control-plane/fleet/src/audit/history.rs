@@ -13,6 +13,33 @@ use proto::tile::walk;
 
 use super::{AuditError, Fault, moment, read_text};
 
+/// A key while its node was known by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) key: PublicKey,
+    pub(super) from: UnixMs,
+    /// When the node was revoked, or enrolled with another key.
+    pub(super) until: Option<UnixMs>,
+}
+
+/// Notes whose key begins and whose ends with an entry of the log.
+fn hold(keys: &mut BTreeMap<NodeId, Vec<Held>>, time: UnixMs, body: Body) {
+    let (node, key) = match body {
+        Body::NodeEnrol { node, key, .. } => (node, Some(key)),
+        Body::NodeRevoke { node } => (node, None),
+        _ => return,
+    };
+    let held = keys.entry(node).or_default();
+    if let Some(last) = held.last_mut() {
+        last.until.get_or_insert(time);
+    }
+    held.extend(key.map(|key| Held {
+        key,
+        from: time,
+        until: None,
+    }));
+}
+
 /// All that a sound log says. Holding one proves that every check has passed.
 pub(super) struct History {
     pub(super) note: String,
@@ -21,7 +48,7 @@ pub(super) struct History {
     pub(super) leaves: Vec<Hash>,
     entries: Vec<Vec<u8>>,
     /// Keys that each node has had, in the order of the log.
-    pub(super) keys: BTreeMap<NodeId, Vec<PublicKey>>,
+    pub(super) keys: BTreeMap<NodeId, Vec<Held>>,
     pub(super) kinds: BTreeMap<&'static str, u64>,
     /// When the first and the last entry were written.
     pub(super) span: Option<(UnixMs, UnixMs)>,
@@ -35,7 +62,7 @@ impl History {
         let opened = open_checkpoint(&note, vkey);
         let checkpoint = opened.map_err(|source| AuditError::Checkpoint { which: "log's", source })?;
         let (mut fleet, mut leaves, mut entries) = (Fleet::default(), Vec::new(), Vec::new());
-        let (mut kinds, mut keys) = (BTreeMap::new(), BTreeMap::<NodeId, Vec<PublicKey>>::new());
+        let (mut kinds, mut keys) = (BTreeMap::new(), BTreeMap::new());
         let mut span: Option<(UnixMs, UnixMs)> = None;
         let entry = |_, bytes: &[u8]| {
             let (Leaf { time, .. }, _) = Leaf::decode(bytes)?;
@@ -49,9 +76,7 @@ impl History {
             }
             let body = fleet.apply(bytes)?;
             *kinds.entry(body.kind()).or_default() += 1;
-            if let Body::NodeEnrol { node, key, .. } = body {
-                keys.entry(node).or_default().push(key);
-            }
+            hold(&mut keys, time, body);
             span = Some((span.map_or(time, |(first, _)| first), time));
             leaves.push(merkle::leaf_hash(bytes));
             entries.push(bytes.to_vec());

@@ -8,12 +8,12 @@
 use std::fmt;
 use std::path::Path;
 
-use proto::ids::{ContentHash, ModelName, ModelVersion, NodeId, VariantId};
+use proto::ids::{ContentHash, ModelName, ModelVersion, NodeId, UnixMs, VariantId};
 use proto::proof::Proof;
 use proto::receipt::{self, Commitment, CommitmentKey, Promise, ReceiptId, Standing};
 use serde::Serialize;
 
-use super::history::History;
+use super::history::{self, History};
 use super::{AuditError, moment};
 
 /// What somebody holds of a receipt.
@@ -27,6 +27,19 @@ pub struct Held {
     pub question: Option<Vec<u8>>,
     /// The body that came back.
     pub answer: Option<Vec<u8>>,
+}
+
+impl Held {
+    /// The proof with the entry's text, which a node may keep no longer and a promise has.
+    #[must_use]
+    pub fn whole_proof(&self) -> Option<String> {
+        let mut proof = Proof::read(self.proof.as_deref()?).ok()?;
+        let promise = self.promise.as_deref().and_then(|text| Promise::read(text.trim()).ok());
+        if let (true, Some(promise)) = (proof.entry.is_empty(), promise) {
+            proof.entry = promise.proof.entry;
+        }
+        Some(proof.write())
+    }
 }
 
 /// What holds of a receipt, after every check.
@@ -50,8 +63,9 @@ pub struct Verified {
     pub index: u64,
     /// Entries of that log when it was proven; `None` where it is only promised.
     pub logged: Option<u64>,
-    /// Whether the node was revoked since.
-    pub revoked: bool,
+    /// When the node was revoked or enrolled with another key, RFC 3339: whoever has the key since may have written any time before
+    /// that into it.
+    pub key_ended: Option<String>,
     /// The question is the one that was given; `None` where none was.
     pub question: Option<bool>,
     /// The same of the answer.
@@ -92,6 +106,29 @@ pub enum ReceiptFault {
     /// Of two receipts.
     #[error("promise and proof are of different receipts")]
     Different,
+    /// The node signed for two entries at one place of its log: it has not kept its promise.
+    #[error(
+        "{node} promised this receipt as entry {index} of its log, and its log has another there: keep both, the node signed both"
+    )]
+    Broken {
+        /// Who.
+        node: NodeId,
+        /// Where.
+        index: u64,
+    },
+    /// Its text is needed and nobody has it.
+    #[error(
+        "the node keeps the text of this old receipt no longer: give the promise too (--promise FILE), which has it"
+    )]
+    Forgotten,
+    /// Dated when it cannot have been written.
+    #[error("dated {time}, and {why}")]
+    Dated {
+        /// As it says.
+        time: String,
+        /// Why it cannot be.
+        why: String,
+    },
 }
 
 /// Checks what is `held` of a receipt against the release log in `folder`, signed by `vkey`.
@@ -116,13 +153,17 @@ fn verified(history: &History, held: &Held) -> Result<Verified, ReceiptFault> {
         if proof.entry.is_empty() {
             proof.entry.clone_from(&promise.proof.entry);
         }
+        let promised = opened(history, &promise.proof)?.0;
         if proof.entry != promise.proof.entry {
-            return Err(ReceiptFault::Different);
+            return Err(other_than_promised(history, &promised, proof)?);
         }
-        opened(history, &promise.proof)?;
     }
     let shown = proof.as_ref().or(promise.as_ref().map(|promise| &promise.proof));
-    let (said, standing) = opened(history, shown.ok_or(ReceiptFault::Nothing)?)?;
+    let shown = shown.ok_or(ReceiptFault::Nothing)?;
+    if shown.entry.is_empty() {
+        return Err(ReceiptFault::Forgotten);
+    }
+    let (said, standing, held_key) = opened(history, shown)?;
     let published = history
         .fleet
         .releases
@@ -136,6 +177,8 @@ fn verified(history: &History, held: &Held) -> Result<Verified, ReceiptFault> {
             version: said.version,
         });
     }
+    let published = published.map_or(0, |release| release.time);
+    dated(said.time, published, &held_key)?;
     let matches = |body: &Option<Vec<u8>>, commitment: Commitment| match (body, &promise) {
         (None, _) => Ok(None),
         (Some(_), None) => Err(ReceiptFault::NoKey),
@@ -145,7 +188,7 @@ fn verified(history: &History, held: &Held) -> Result<Verified, ReceiptFault> {
         question: matches(&held.question, said.input)?,
         answer: matches(&held.answer, said.output)?,
         time: moment::write(said.time),
-        revoked: history.fleet.nodes.get(&said.node).is_none_or(|node| !node.enrolled),
+        key_ended: held_key.until.map(moment::write),
         node: said.node,
         model: said.model,
         version: said.version,
@@ -164,19 +207,59 @@ fn opens(key: &CommitmentKey, body: &[u8], commitment: Commitment) -> bool {
     Commitment::of(key, body) == commitment
 }
 
+/// Clocks of nodes and of the control plane differ by less, milliseconds.
+const CLOCKS_DIFFER_MS: u64 = 60_000;
+
+/// Whether a receipt can have been written at `time`: by a node of that key, with a release of the time `published`.
+fn dated(time: UnixMs, published: UnixMs, key: &history::Held) -> Result<(), ReceiptFault> {
+    let before = |since: UnixMs| time.saturating_add(CLOCKS_DIFFER_MS) < since;
+    let why = if before(key.from) {
+        format!("its node was enrolled with that key at {}", moment::write(key.from))
+    } else if before(published) {
+        format!("its release was published at {}", moment::write(published))
+    } else if let Some(until) = key.until.filter(|until| until.saturating_add(CLOCKS_DIFFER_MS) < time) {
+        format!("its node was known by that key until {}", moment::write(until))
+    } else {
+        return Ok(());
+    };
+    let time = moment::write(time);
+    Err(ReceiptFault::Dated { time, why })
+}
+
+/// What it means that `proof` has another entry than the one that was `promised`.
+fn other_than_promised(
+    history: &History,
+    promised: &receipt::Receipt,
+    proof: &Proof,
+) -> Result<ReceiptFault, ReceiptFault> {
+    let (found, standing, _) = opened(history, proof)?;
+    let same_place = (&found.node, found.index) == (&promised.node, promised.index);
+    Ok(if same_place && matches!(standing, Standing::Logged(_)) {
+        ReceiptFault::Broken {
+            node: found.node,
+            index: found.index,
+        }
+    } else {
+        ReceiptFault::Different
+    })
+}
+
 /// The receipt in `proof`, signed by a key that the log has had for the node that it names.
-fn opened(history: &History, proof: &Proof) -> Result<(receipt::Receipt, Standing), ReceiptFault> {
+fn opened(history: &History, proof: &Proof) -> Result<(receipt::Receipt, Standing, history::Held), ReceiptFault> {
     let said = receipt::Receipt::decode(&proof.entry)?;
     let (Some(fleet), Some(keys)) = (&history.fleet.name, history.keys.get(&said.node)) else {
         return Err(ReceiptFault::Node { node: said.node });
     };
     let origin = proof.checkpoint.lines().next().unwrap_or_default();
-    let of_key = keys.iter().find(|key| {
-        let log = receipt::origin(fleet, &said.node, key);
+    let of_key = keys.iter().rev().find(|held| {
+        let log = receipt::origin(fleet, &said.node, &held.key);
         origin == log || origin == receipt::promises(&log)
     });
     match of_key {
-        Some(key) => Ok(receipt::open(proof, fleet, key)?),
+        Some(held) => {
+            let (receipt, standing) = receipt::open(proof, fleet, &held.key)?;
+            Ok((receipt, standing, *held))
+        }
         None => Err(ReceiptFault::Node { node: said.node }),
     }
 }
@@ -205,7 +288,7 @@ impl fmt::Display for Verified {
             Some(size) => write!(f, "\n  logged      entry {} of {size} in the node's log", self.index)?,
             None => write!(
                 f,
-                "\n  promised    as entry {} of the node's log: fetch the proof with fleet audit receipt ID",
+                "\n  promised    as entry {} of the node's log, which was not seen: fetch the proof with fleet audit receipt ID",
                 self.index
             )?,
         }
@@ -217,8 +300,11 @@ impl fmt::Display for Verified {
             };
             write!(f, "\n  {name:<11} {told}")?;
         }
-        if self.revoked {
-            write!(f, "\n  revoked     the node is no longer of the fleet")?;
+        if let Some(ended) = &self.key_ended {
+            write!(
+                f,
+                "\n  key         ended at {ended}: whoever has it since may have dated this earlier"
+            )?;
         }
         Ok(())
     }
@@ -243,8 +329,8 @@ impl Named {
             return Self::Proof(text.to_owned());
         }
         let header = "meridian-receipt:";
-        let mut lines = text.lines();
-        let line = lines.find(|line| {
+        // Of several heads, as curl writes those of redirections, the last is the answer's.
+        let line = text.lines().rfind(|line| {
             line.get(..header.len())
                 .is_some_and(|name| name.eq_ignore_ascii_case(header))
         });

@@ -59,12 +59,12 @@ async fn receipt(args: ReceiptArgs, dir: &Path, as_json: bool) -> Result<()> {
         };
         held.promise = Some(text);
     }
-    if let (Some(path), Some(proof)) = (&args.out, &held.proof) {
-        std::fs::write(path, proof).with_context(|| format!("write {}", path.display()))?;
-    }
     let (log, _guard) = log_folder(args.log, dir).await?;
     let verified = super::receipt(&log, &trust.log_vkey, &held)?;
     let good = verified.is_good();
+    if let (Some(path), Some(proof)) = (&args.out, held.whole_proof()) {
+        std::fs::write(path, proof).with_context(|| format!("write {}", path.display()))?;
+    }
     if as_json {
         output::json(&verified);
     } else {

@@ -369,7 +369,14 @@ fn of_a_node() -> Story {
     story
 }
 
+/// When its receipts are dated, unless a test says otherwise.
+const WRITTEN: UnixMs = NINE + 9_100_000;
+
 fn signed(key: &SigningKey, node: &str, manifest: ContentHash) -> Signed {
+    signed_at(WRITTEN, key, node, manifest)
+}
+
+fn signed_at(time: UnixMs, key: &SigningKey, node: &str, manifest: ContentHash) -> Signed {
     use proto::merkle::Tree;
     use proto::receipt::{Answered, Commitment, CommitmentKey, Receipt, ReceiptId, origin, promises};
     let (opens, node): (_, NodeId) = (CommitmentKey([5; 32]), node.parse().unwrap());
@@ -381,7 +388,7 @@ fn signed(key: &SigningKey, node: &str, manifest: ContentHash) -> Signed {
         input: Commitment::of(&opens, b"question"),
         output: Commitment::of(&opens, b"answer"),
     };
-    let entries = [0, 1].map(|index| Receipt::of(node.clone(), index, NINE, answered()).encode());
+    let entries = [0, 1].map(|index| Receipt::of(node.clone(), index, time, answered()).encode());
     let tree = Tree::of(entries.iter().map(|entry| leaf_hash(entry)).collect());
     let log = origin(&"dev".parse().unwrap(), &node, &PublicKey::of(key));
     let proof = |name: &str| proto::proof::Proof {
@@ -455,7 +462,12 @@ fn a_receipt_is_borne_out_by_the_release_log_and_opens_for_whoever_has_its_promi
         ..Held::default()
     };
     assert!(receipt(dir.path(), &vkey(), &of_bare(Some(promise.write()))).is_ok());
-    assert!(receipt(dir.path(), &vkey(), &of_bare(None)).is_err());
+    let refused = receipt(dir.path(), &vkey(), &of_bare(None)).unwrap_err();
+    assert!(
+        matches!(refused, AuditError::Receipt(ReceiptFault::Forgotten)),
+        "{refused}"
+    );
+    assert_eq!(of_bare(Some(promise.write())).whole_proof(), Some(proof.write()));
     // Without the promise nobody learns whether a body is the one.
     let without = Held {
         proof: Some(proof.write()),
@@ -495,6 +507,10 @@ fn what_no_enrolled_node_signed_or_nobody_published_is_no_receipt() {
         refused(&signed(&bob(), "eu-fra/n7", other)),
         ReceiptFault::Manifest { .. }
     ));
+    for time in [NINE + 8_900_000, NINE - 3_600_000] {
+        let early = signed_at(time, &bob(), "eu-fra/n7", manifest);
+        assert!(matches!(refused(&early), ReceiptFault::Dated { .. }), "{time}");
+    }
     let mut forged = signed(&bob(), "eu-fra/n7", manifest);
     let text = String::from_utf8(forged.promise.proof.entry.clone()).unwrap();
     forged.promise.proof.entry = text.replace("cpu-int8", "cpu-f32x").into_bytes();
@@ -506,13 +522,73 @@ fn what_no_enrolled_node_signed_or_nobody_published_is_no_receipt() {
 }
 
 #[test]
+fn a_key_that_was_stolen_and_replaced_signs_for_its_own_time_at_most_and_it_is_said() {
+    let mut story = of_a_node();
+    let (node, manifest): (NodeId, _) = ("eu-fra/n7".parse().unwrap(), published(&story));
+    story.say(NINE + 9_500_000, &Body::NodeRevoke { node: node.clone() });
+    let fresh = SigningKey::from_bytes(&[13; 32]);
+    let again = Body::NodeEnrol {
+        node,
+        class: "cpu".parse().unwrap(),
+        ingress: "127.0.11.7:8443".parse().unwrap(),
+        key: PublicKey::of(&fresh),
+    };
+    story.say(NINE + 9_600_000, &again);
+    let dir = story.write();
+    let seen = |time, key: &SigningKey| {
+        let held = Held {
+            promise: Some(signed_at(time, key, "eu-fra/n7", manifest).promise.write()),
+            ..Held::default()
+        };
+        receipt(dir.path(), &vkey(), &held)
+    };
+    let old = seen(WRITTEN, &bob()).unwrap();
+    assert!(
+        old.key_ended.is_some() && old.to_string().contains("may have dated this earlier"),
+        "{old}"
+    );
+    for (time, key) in [(NINE + 9_700_000, bob()), (WRITTEN, fresh.clone())] {
+        let refused = seen(time, &key).unwrap_err();
+        assert!(
+            matches!(refused, AuditError::Receipt(ReceiptFault::Dated { .. })),
+            "{refused}"
+        );
+    }
+    assert_eq!(seen(NINE + 9_700_000, &fresh).unwrap().key_ended, None);
+}
+
+#[test]
+fn a_promise_that_its_node_has_not_kept_is_told_from_a_proof_of_something_else() {
+    let story = of_a_node();
+    let dir = story.write();
+    let manifest = published(&story);
+    let promise = signed(&bob(), "eu-fra/n7", manifest).promise;
+    let beside = |proof: proto::proof::Proof| {
+        let held = Held {
+            promise: Some(promise.write()),
+            proof: Some(proof.write()),
+            ..Held::default()
+        };
+        match receipt(dir.path(), &vkey(), &held) {
+            Err(AuditError::Receipt(fault)) => fault,
+            other => panic!("{other:?}"),
+        }
+    };
+    let other = signed_at(WRITTEN + 1, &bob(), "eu-fra/n7", manifest);
+    assert!(matches!(beside(other.proof), ReceiptFault::Broken { index: 1, .. }));
+    assert!(matches!(beside(other.promise.proof), ReceiptFault::Different));
+}
+
+#[test]
 fn the_head_of_an_answer_is_taken_as_curl_wrote_it() {
     let Signed { promise, proof } = signed(&bob(), "eu-fra/n7", ContentHash::of(b"m"));
     let value = promise.write();
     for head in [
         value.clone(),
         format!("{value}\n"),
-        format!("HTTP/2 200\r\ncontent-type: a\r\nMeridian-Receipt: {value}\r\n\r\n"),
+        format!(
+            "HTTP/1.1 307\r\nMeridian-Receipt: of another\r\n\r\nHTTP/2 200\r\ncontent-type: a\r\nMeridian-Receipt: {value}\r\n\r\n"
+        ),
     ] {
         assert_eq!(Named::of(&head), Named::Promise(value.clone()));
     }
