@@ -17,7 +17,7 @@
 //! | `overload` | `overload4x/goodput` | open loop at 4 times the capacity just measured: answered within the bound, as a share of it; `../sentence`: of short texts |
 //! | | `../admitted_p99_ms`, `../refusal_p50_ms` | times of the answered, and of the refused |
 //! | `deadline` | `deadline/late_executions` | runs that began after the request's deadline; `../late_answers`, `../asked` |
-//! | `isolation` | `load_isolation/p99_ratio` | p99 of the tiny model while 90 MB are loaded, by that before |
+//! | `isolation` | `load_isolation/p99_ratio` | p99 of the tiny model while 90 MB are loaded, by that before; `../embedder`: of the embedder |
 //! | | `../rollout` | while 90 MB are fetched, tried and loaded, and a control plane says so; `../rollout/embedder`: of the embedder |
 //! | `receipts` | `receipts/sign/1`, `../64` | a promise of a receipt, alone and among so many, beside a signature each |
 //! | | `receipts/c8/rps`, `../p50_ms` | the tiny model when each answer has one (1 and 64 connections too), beside the same without |
@@ -157,6 +157,9 @@ impl Bench {
         }
         if wanted(Chapter::Isolation) {
             figures.extend(isolation::loads(self).await?);
+            self.ours.bound_memory(memory::BYTES_BESIDE_EMBEDDER).await?;
+            figures.extend(isolation::loads_beside_embedder(self).await?);
+            self.ours.bound_memory(memory::BYTES_MAX).await?;
         }
         if wanted(Chapter::Memory) {
             figures.extend(memory::measure(self).await?);

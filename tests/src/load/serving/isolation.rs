@@ -31,6 +31,9 @@ const HASTY: &str = "cache-control: no-cache\r\nmeridian-deadline-ms: 10\r\n";
 /// What it is answered: 504.
 const LATE: u16 = 504;
 
+/// What figures of rollouts beside the embedder are called.
+const ROLLOUT_EMBEDDER: &str = "/rollout/embedder";
+
 /// What is asked meanwhile.
 struct Steady {
     requests: Requests,
@@ -48,21 +51,30 @@ struct Seen {
 
 /// Beside the tiny model, 90 MB are loaded from disk over and over: the node has room for one of two others, which are asked for in turn.
 pub(super) async fn loads(bench: &Bench) -> Result<Vec<Figure>> {
-    let steady = Steady::tiny(bench)?;
-    let _aside = bench.ours.leave_the_cores()?;
-    let mut turns = Turns::new(bench).await?;
-    let loaded = || bench.ours.metric("edge_model_loads_total");
-    let (mut seen, rounds, before) = (Seen::default(), bench.scale.pick(3, 10), loaded().await?);
-    for number in 1..=rounds {
-        eprintln!("·· isolation: {TURNS} loads, {number} of {rounds}");
-        seen.round(bench, &steady, turns.all()).await?;
-    }
-    let (done, asked) = (loaded().await? - before, f64::from(2 * TURNS * rounds));
-    ensure!(done >= 0.7 * asked, "{done} models of {asked} were loaded");
-    Ok(seen.figures("", "load_s"))
+    loaded(bench, &Steady::tiny(bench)?, "", [EMBEDDER, EMBEDDER_F32]).await
 }
 
-/// The large model and a small one, which push each other out of memory.
+/// The same beside the embedder, of two large ones. [`rollouts_beside_embedder`] has left a second one.
+pub(super) async fn loads_beside_embedder(bench: &Bench) -> Result<Vec<Figure>> {
+    let other = rolled_out_as(ROLLOUT_EMBEDDER, 1);
+    loaded(bench, &Steady::embedder(bench)?, "/embedder", [&other, EMBEDDER_F32]).await
+}
+
+async fn loaded(bench: &Bench, steady: &Steady, of: &str, models: [&str; 2]) -> Result<Vec<Figure>> {
+    let _aside = bench.ours.leave_the_cores()?;
+    let mut turns = Turns::new(bench, models).await?;
+    let loads = || bench.ours.metric("edge_model_loads_total");
+    let (mut seen, rounds, before) = (Seen::default(), bench.scale.pick(3, 10), loads().await?);
+    for number in 1..=rounds {
+        eprintln!("·· isolation{of}: {TURNS} loads, {number} of {rounds}");
+        seen.round(bench, steady, turns.all()).await?;
+    }
+    let (done, asked) = (loads().await? - before, f64::from(2 * TURNS * rounds));
+    ensure!(done >= 0.7 * asked, "{done} models of {asked} were loaded");
+    Ok(seen.figures(of, "load_s"))
+}
+
+/// The large model and another one, which push each other out of memory.
 struct Turns {
     connection: Connection,
     /// Asks for each with too little time; and how long it takes to load.
@@ -71,7 +83,7 @@ struct Turns {
 
 impl Turns {
     /// Has each loaded and run once, for the time that it takes.
-    async fn new(bench: &Bench) -> Result<Self> {
+    async fn new(bench: &Bench, [other, large]: [&str; 2]) -> Result<Self> {
         let mut connection = Connection::open(bench.ours.address).await?;
         let request = |model, headers: &str| -> Result<Vec<u8>> {
             let mut request = Vec::new();
@@ -79,7 +91,7 @@ impl Turns {
             Ok(request)
         };
         let mut models = Vec::new();
-        for model in [EMBEDDER, EMBEDDER_F32, EMBEDDER, EMBEDDER_F32] {
+        for model in [other, large, other, large] {
             let (patient, hasty) = (request(model, NO_CACHE)?, request(model, HASTY)?);
             let began = clock::instant();
             let answer = tokio::time::timeout(LONGEST, connection.ask(&patient)).await??;
@@ -116,11 +128,12 @@ pub(super) async fn rollouts(bench: &Bench, first: &str) -> Result<Vec<Figure>> 
 
 /// Beside the embedder, which is served already.
 pub(super) async fn rollouts_beside_embedder(bench: &Bench) -> Result<Vec<Figure>> {
-    let steady = Steady {
-        requests: requests(bench, EMBEDDER, NO_CACHE, Length::Mixed)?,
-        per_second: 200.0,
-    };
-    rolled_out(bench, &steady, "/rollout/embedder", None).await
+    rolled_out(bench, &Steady::embedder(bench)?, ROLLOUT_EMBEDDER, None).await
+}
+
+/// Name of the model that is rolled out in that round.
+fn rolled_out_as(of: &str, round: u32) -> String {
+    format!("{EMBEDDER_F32}{}-{round}", of.replace('/', "-"))
 }
 
 /// A rollout takes a second or less, in which few requests come: percentiles are of those of all rollouts together.
@@ -129,7 +142,7 @@ async fn rolled_out(bench: &Bench, steady: &Steady, of: &str, first: Option<&str
     let aside = bench.ours.leave_the_cores()?;
     let mut seen = Seen::default();
     for number in 1..=rounds {
-        let name = format!("{EMBEDDER_F32}{}-{number}", of.replace('/', "-"));
+        let name = rolled_out_as(of, number);
         let release = match first {
             Some(first) if number == 1 => first.to_owned(),
             _ => bench.ours.publish(&[EMBEDDER, "--name", &name, "--no-int8"]).await?,
@@ -198,6 +211,13 @@ impl Steady {
         Ok(Self {
             requests: bench.ours.door(TINY, NO_CACHE)?.tables("features"),
             per_second: 1_000.0,
+        })
+    }
+
+    fn embedder(bench: &Bench) -> Result<Self> {
+        Ok(Self {
+            requests: requests(bench, EMBEDDER, NO_CACHE, Length::Mixed)?,
+            per_second: 200.0,
         })
     }
 
