@@ -16,6 +16,7 @@ mod ports;
 mod server;
 mod tls;
 mod unread;
+mod waking;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::inbound::Inbound;
 use super::plain::Kind;
+use super::waking::Ear;
 use super::{HttpsError, PeerAddr, PlainListener, ServerTls, Transport};
 use crate::identity::{Role, role_of};
 use crate::lifecycle::Lifecycle;
@@ -252,17 +253,17 @@ impl<S> Door<S> {
             alt_svc: self.alt_svc,
         };
         let connection = builder.serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
+        let (ear, mut connection) = (Ear::new(), std::pin::pin!(connection));
         let over = tokio::select! {
             biased; // a request that has arrived is taken before the drain is seen
-            result = connection.as_mut() => Some(result),
+            result = ear.hear(connection.as_mut()) => Some(result),
             () = drain.cancelled() => None,
         };
         let over = match over {
             Some(result) => Some(result),
             None => tokio::select! {
                 biased;
-                result = connection.as_mut() => Some(result),
+                result = ear.hear(connection.as_mut()) => Some(result),
                 _ = tokio::time::timeout(FIRST_REQUEST, asked.cancelled()) => None,
             },
         };
@@ -270,7 +271,7 @@ impl<S> Door<S> {
             Some(result) => result,
             None => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                ear.hear(connection).await
             }
         };
         if let Err(error) = result {
@@ -385,7 +386,7 @@ impl<S: Service<Request<Inbound>, Response = Response<B>>, B> Service<Request<In
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.asked.cancel();
-        let mut request = request.map(Inbound::from);
+        let mut request = Inbound::of(request);
         self.facts.clone().tell(&mut request);
         Answering {
             answer: self.service.call(request),
