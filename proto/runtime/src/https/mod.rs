@@ -11,6 +11,7 @@ mod client;
 mod http3;
 mod inbound;
 pub mod once;
+mod patience;
 mod plain;
 mod ports;
 mod server;

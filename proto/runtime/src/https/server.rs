@@ -25,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::inbound::Inbound;
+use super::patience::Patience;
 use super::plain::Kind;
 use super::waking::Ear;
 use super::{HttpsError, Origin, PeerAddr, PlainListener, ServerTls, Transport};
@@ -303,7 +304,7 @@ fn http(version: Version, head_timeout: Duration) -> Builder<TokioExecutor> {
     let head_bytes_max = usize::try_from(HTTP_HEAD_BYTES_MAX).unwrap_or(usize::MAX);
     builder
         .http1()
-        .timer(TokioTimer::new())
+        .timer(Patience::default())
         .header_read_timeout(head_timeout)
         .max_buf_size(head_bytes_max.max(64 << 10));
     builder
