@@ -8,6 +8,7 @@
 //! long its body may take, is decided by the service.
 
 mod client;
+mod gather;
 mod http3;
 mod inbound;
 pub mod once;

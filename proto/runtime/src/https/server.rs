@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::gather::Gather;
 use super::inbound::Inbound;
 use super::patience::Patience;
 use super::plain::Kind;
@@ -133,7 +134,7 @@ where
                         transport: Transport::Plain,
                         role: None,
                     };
-                    door.admit(door.clone().converse(stream, origin, Version::Sniff), room);
+                    door.admit(door.clone().converse(Gather(stream), origin, Version::Sniff), room);
                 }
             }
             Kind::Unix(listener, _file) => {
