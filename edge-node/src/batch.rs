@@ -11,7 +11,7 @@ pub mod demand;
 mod desk;
 pub mod gain;
 pub mod join;
-mod plain;
+pub mod plain;
 pub mod ranks;
 pub mod share;
 

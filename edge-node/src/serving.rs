@@ -12,7 +12,7 @@
 //!   and then publish once.
 //! - A slot that goes on serving is published again as the same `Arc`: it keeps its measured pace.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,6 +28,7 @@ use tokio::sync::mpsc;
 use crate::batch::cost::Cost;
 use crate::batch::gain::Gain;
 use crate::batch::join;
+use crate::batch::plain::PlainMap;
 use crate::elsewhere::Elsewhere;
 use crate::engine::{Answerer, Model};
 use crate::ingress::statistics::{Runs, Statistics};
@@ -42,9 +43,9 @@ pub struct ServingSet {
     /// Where this node stands; `None` until a state has been accepted, and then nothing is served.
     pub region: Option<RegionInfo>,
     /// Who may ask, by the hash of their key's text.
-    pub tenants: HashMap<ContentHash, Tenant>,
+    pub tenants: PlainMap<ContentHash, Tenant>,
     /// Models that are loaded and warm.
-    pub models: HashMap<ModelName, Arc<ModelSlot>>,
+    pub models: PlainMap<ModelName, Arc<ModelSlot>>,
     /// Models that the state names and that are not loaded: on their way, or refused.
     pub awaited: BTreeSet<ModelName>,
     /// Whether one of them has a plan in force and a variant for this node: without one there is nothing to wait for.

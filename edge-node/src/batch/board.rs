@@ -235,14 +235,16 @@ impl<J: Job> Board<J> {
         if item.rows > self.bounds.rows_max || item.bytes > self.bounds.bytes_max {
             return Err((Refused::TooLarge, item.job));
         }
-        if !self.has_room(&item) || self.misses(&item).is_some() {
+        let (mut has_room, mut misses) = (self.has_room(&item), self.misses(&item));
+        if !has_room || misses.is_some() {
             self.sweep(now, dead);
+            (has_room, misses) = (self.has_room(&item), self.misses(&item));
         }
-        if !self.has_room(&item) {
+        if !has_room {
             let wait = self.wait(now);
             return Err((Refused::Full { wait }, item.job));
         }
-        if let Some(wait) = self.misses(&item) {
+        if let Some(wait) = misses {
             if !self.probes(now) {
                 return Err((Refused::Unmeetable { wait }, item.job));
             }

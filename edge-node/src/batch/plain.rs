@@ -1,4 +1,4 @@
-//! A hash for keys that nobody outside chooses: digests, counters, and digests of names.
+//! A hash for keys that nobody outside chooses: digests, counters, digests of names, and names that a signed state gives.
 //!
 //! The standard one withstands clients who choose keys to collide; an order passes some twenty look-ups, and it was a
 //! tenth of what they cost. Multiplied and rotated as in Firefox and rustc.
@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A map by such keys.
-pub(super) type PlainMap<K, V> = HashMap<K, V, BuildHasherDefault<Plain>>;
+pub type PlainMap<K, V> = HashMap<K, V, BuildHasherDefault<Plain>>;
 
 /// The state of one hash.
 #[derive(Debug, Default)]
-pub(super) struct Plain(u64);
+pub struct Plain(u64);
 
 impl Hasher for Plain {
     fn write(&mut self, bytes: &[u8]) {

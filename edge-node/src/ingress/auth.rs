@@ -4,7 +4,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, StatusCode};
 use proto::ids::{ContentHash, RegionId};
 use proto::region_state::Tenant;
-use runtime::https::Transport;
+use runtime::https::{Origin, Transport};
 use runtime::identity::Role;
 
 use super::reply::Problem;
@@ -26,7 +26,7 @@ pub(super) struct Caller<'s> {
 impl<'s> Caller<'s> {
     pub(super) fn of<B>(request: &'s Request<B>, set: &'s ServingSet) -> Self {
         let extensions = request.extensions();
-        let role = extensions.get::<Option<Role>>().and_then(Option::as_ref);
+        let role = Origin::of(extensions).and_then(|origin| origin.role.as_ref());
         let fleet = role.is_some_and(|role| !matches!(role, Role::Auditor { .. }));
         let local = Self::is_local(request);
         let headers = request.headers();
@@ -47,7 +47,7 @@ impl<'s> Caller<'s> {
     }
     /// Whether `request` came over a plain listener, which only processes of this machine reach.
     pub(super) fn is_local<B>(request: &Request<B>) -> bool {
-        request.extensions().get() == Some(&Transport::Plain)
+        Origin::of(request.extensions()).is_some_and(|origin| origin.transport == Transport::Plain)
     }
     /// Whether an operator's certificate was shown.
     pub(super) fn is_operator(self) -> bool {

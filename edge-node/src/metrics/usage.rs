@@ -12,6 +12,7 @@ use proto::usage::{UsageLine, UsagePage, Used};
 use runtime::clock;
 
 use crate::batch::accounts::Payer;
+use crate::batch::plain::PlainMap;
 
 /// The accounts.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub struct Usage {
 
 #[derive(Debug, Default)]
 struct Accounts {
-    of: HashMap<ModelName, HashMap<Option<Payer>, Used>>,
+    of: PlainMap<ModelName, PlainMap<Option<Payer>, Used>>,
     count: usize,
 }
 

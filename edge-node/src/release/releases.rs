@@ -1,7 +1,7 @@
 //! The loop that makes this node serve what the signed state says: reads what should be, reads what is, does the
 //! difference. It is the only publisher of [`crate::serving::Serving`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::status::{ModelStatus, Status};
 use super::track::Track;
 use super::wishes::{self, Wish};
 use super::works::{Done, Golden, Outcome, Works};
+use crate::batch::plain::PlainMap;
 use crate::serving::{ModelSlot, Serving, ServingSet};
 use crate::store::{ActiveModel, Kept};
 use crate::sync::{Instruments, Orders};
@@ -273,7 +274,7 @@ impl Releases {
         let Some(accepted) = &orders.accepted else { return };
         let state = &accepted.state;
         let loaded = |(model, track): (&ModelName, &Track)| Some((model.clone(), track.loaded.clone()?));
-        let models: HashMap<_, _> = self.tracks.iter().filter_map(loaded).collect();
+        let models: PlainMap<_, _> = self.tracks.iter().filter_map(loaded).collect();
         let desired = state.desired.iter().map(|desired| &desired.release.model);
         let missing: BTreeSet<_> = desired.filter(|model| !models.contains_key(*model)).cloned().collect();
         let has_variant = |model: &ModelName| self.tracks.get(model).is_none_or(|track| track.no_variant.is_none());

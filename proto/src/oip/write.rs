@@ -1,7 +1,5 @@
 //! From tensors to an answer's body.
 
-use std::io::Write;
-
 use serde::Serialize;
 
 use super::{OipError, Tensor, elements};
@@ -42,8 +40,9 @@ pub fn write_infer(answer: &InferAnswer<'_>) -> Result<(Vec<u8>, Option<usize>),
     let mut out = Vec::with_capacity(256 * (1 + answer.outputs.len()) + binary_bytes);
     out.extend_from_slice(b"{\"model_name\":");
     json(&mut out, answer.release.model.as_str());
-    out.extend_from_slice(b",\"model_version\":");
-    let _ = write!(out, "\"{}\"", answer.release.version); // memory takes what is written
+    out.extend_from_slice(b",\"model_version\":\"");
+    json(&mut out, &answer.release.version.0);
+    out.push(b'"');
     if let Some(id) = answer.id {
         out.extend_from_slice(b",\"id\":");
         json(&mut out, id);

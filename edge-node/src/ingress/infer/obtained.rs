@@ -69,7 +69,7 @@ impl Obtained {
     ) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
         let stages = Stages::of(arrived, self.landed.run.as_ref(), self.at, clock::instant());
         door.parts.metrics.took(stages.each(), stages.total());
-        let timing = HeaderValue::try_from(stages.told()).expect("names and numbers are printable ASCII");
+        let timing = HeaderValue::from_bytes(&stages.told()).expect("names and numbers are printable ASCII");
         let facts = [
             (CACHE_STATUS, HeaderValue::from_static(cache_status(self.origin))),
             (SERVER_TIMING, timing),

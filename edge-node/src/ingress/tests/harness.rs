@@ -1,6 +1,6 @@
 //! A node without river 2, on a loopback socket, and a client.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ pub(super) fn set(slots: &[Arc<ModelSlot>]) -> ServingSet {
             lat_e6: 0,
             lon_e6: 0,
         }),
-        tenants: HashMap::from(tenants),
+        tenants: tenants.into_iter().collect(),
         models: slots
             .iter()
             .map(|slot| (slot.release.model.clone(), Arc::clone(slot)))

@@ -25,8 +25,8 @@ use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 
 use super::inbound::Inbound;
-use super::server::{Bounds, BoxError, CONNECTION_WINDOW_BYTES, Door, Facts, HttpService, STREAM_WINDOW_BYTES};
-use super::{HttpsError, PeerAddr, ServerTls, Transport};
+use super::server::{Bounds, BoxError, CONNECTION_WINDOW_BYTES, Door, HttpService, STREAM_WINDOW_BYTES};
+use super::{HttpsError, Origin, PeerAddr, ServerTls, Transport};
 use crate::identity::role_of;
 use crate::lifecycle::Lifecycle;
 
@@ -144,7 +144,7 @@ where
         Ok(Err(error)) => return tracing::debug!(%address, %error, "QUIC handshake"),
         Err(_) => return tracing::debug!(%address, "no QUIC handshake in time"),
     };
-    let facts = facts(&connection, address, &tls);
+    let origin = Arc::new(origin(&connection, address, &tls));
     let mut builder = h3::server::builder();
     builder.max_field_section_size(u64::from(HTTP_HEAD_BYTES_MAX));
     let mut http = match builder.build(h3_quinn::Connection::new(connection.clone())).await {
@@ -158,7 +158,7 @@ where
             biased;
             accepted = http.accept() => match accepted {
                 Ok(Some(resolver)) => {
-                    requests.spawn(request(door.service.clone(), facts.clone(), door.bounds.head, resolver));
+                    requests.spawn(request(door.service.clone(), Arc::clone(&origin), door.bounds.head, resolver));
                 }
                 Ok(None) => break,
                 Err(error) => return tracing::debug!(%address, %error, "a client's connection ended early"),
@@ -181,12 +181,12 @@ where
     connection.close(code, b"");
 }
 
-fn facts(connection: &quinn::Connection, address: SocketAddr, tls: &ServerTls) -> Facts {
+fn origin(connection: &quinn::Connection, address: SocketAddr, tls: &ServerTls) -> Origin {
     let chain = connection
         .peer_identity()
         .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     let certificate = chain.as_deref().and_then(|chain| chain.first());
-    Facts {
+    Origin {
         peer: PeerAddr::Ip(address),
         transport: Transport::Tls,
         role: certificate
@@ -198,7 +198,7 @@ fn facts(connection: &quinn::Connection, address: SocketAddr, tls: &ServerTls) -
 /// Reads one head, asks the service, sends its answer.
 async fn request<S, B>(
     service: S,
-    facts: Facts,
+    origin: Arc<Origin>,
     head_timeout: Duration,
     resolver: RequestResolver<h3_quinn::Connection, Bytes>,
 ) where
@@ -213,7 +213,7 @@ async fn request<S, B>(
     let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
     let only_head = *head.method() == Method::HEAD;
     let mut request = head.map(|()| Inbound::over_quic(receive, announced));
-    facts.tell(&mut request);
+    request.extensions_mut().insert(origin);
     let Ok(answer) = service.call(request).await;
     if let Err(error) = reply(send, answer, only_head).await {
         tracing::debug!(%error, "an answer was not taken");

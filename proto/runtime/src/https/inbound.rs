@@ -5,10 +5,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use h3::error::Code;
+use http::{Request, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::server::BoxError;
+use super::waking::poll_piece;
 
 /// The receiving half of an HTTP/3 request.
 pub(super) type Receive = h3::server::RequestStream<h3_quinn::RecvStream, Bytes>;
@@ -17,8 +19,10 @@ pub(super) type Receive = h3::server::RequestStream<h3_quinn::RecvStream, Bytes>
 pub struct Inbound(Kind);
 
 enum Kind {
-    /// HTTP/1.1 and HTTP/2.
-    Tcp(Incoming),
+    /// HTTP/1.1.
+    One(Incoming),
+    /// HTTP/2.
+    Two(Incoming),
     /// HTTP/3.
     Quic(Stream),
 }
@@ -39,13 +43,12 @@ enum State {
     Ended,
 }
 
-impl From<Incoming> for Inbound {
-    fn from(body: Incoming) -> Self {
-        Self(Kind::Tcp(body))
-    }
-}
-
 impl Inbound {
+    /// A request as hyper hands it over.
+    pub(super) fn of(request: Request<Incoming>) -> Request<Self> {
+        let is_two = request.version() == Version::HTTP_2;
+        request.map(|body| Self(if is_two { Kind::Two(body) } else { Kind::One(body) }))
+    }
     /// `announced` is the head's `Content-Length`: a body of another length is an error.
     pub(super) fn over_quic(receive: Receive, announced: Option<u64>) -> Self {
         Self(Kind::Quic(Stream {
@@ -68,19 +71,20 @@ impl Body for Inbound {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.0 {
-            Kind::Tcp(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Kind::One(body) => poll_piece(body, context).map_err(Into::into),
+            Kind::Two(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
             Kind::Quic(stream) => stream.poll_frame(context),
         }
     }
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Tcp(body) => body.is_end_stream(),
+            Kind::One(body) | Kind::Two(body) => body.is_end_stream(),
             Kind::Quic(stream) => stream.state == State::Ended || stream.left == Some(0),
         }
     }
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Tcp(body) => body.size_hint(),
+            Kind::One(body) | Kind::Two(body) => body.size_hint(),
             Kind::Quic(stream) => stream.left.map_or_else(SizeHint::new, SizeHint::with_exact),
         }
     }

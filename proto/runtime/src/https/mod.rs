@@ -1,26 +1,32 @@
 //! HTTP for everybody: TLS 1.3 listeners and clients, and plain listeners that cannot leave the machine.
 //!
 //! ```text
-//!   Listener --accept--> TLS handshake --> HTTP/1.1, 2 or 3 --> service(Request + PeerAddr, Transport, Option<Role>)
+//!   Listener --accept--> TLS handshake --> HTTP/1.1, 2 or 3 --> service(Request + Origin)
 //!       | drain: no new connection, open ones finish what they took
 //! ```
 //! Every connection has a bound in number, head size and time for handshake and head. What a request may do, and how
 //! long its body may take, is decided by the service.
 
 mod client;
+mod gather;
 mod http3;
 mod inbound;
 pub mod once;
+mod patience;
 mod plain;
 mod ports;
 mod server;
 mod tls;
 mod unread;
+mod waking;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::identity::IdentityError;
+use http::Extensions;
+
+use crate::identity::{IdentityError, Role};
 
 pub use client::{Body, Client, ClientError, empty, full};
 
@@ -69,7 +75,27 @@ pub enum HttpsError {
     },
 }
 
-/// Where a request comes from. In every request's extensions.
+/// Where a request comes from and how: what its connection tells of it. In every request's extensions, for [`Origin::of`]: as one, since
+/// each entry there is memory of its own.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// From whom.
+    pub peer: PeerAddr,
+    /// How.
+    pub transport: Transport,
+    /// Of a verified client certificate.
+    pub role: Option<Role>,
+}
+
+impl Origin {
+    /// That of the request with these extensions; none where no listener of ours took it.
+    #[must_use]
+    pub fn of(extensions: &Extensions) -> Option<&Self> {
+        extensions.get::<Arc<Self>>().map(|origin| &**origin)
+    }
+}
+
+/// Where a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerAddr {
     /// A TCP or UDP peer.
@@ -78,8 +104,7 @@ pub enum PeerAddr {
     Unix,
 }
 
-/// How a request came. In every request's extensions, next to an `Option<Role>`: the role of a verified client
-/// certificate.
+/// How a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// Encrypted.

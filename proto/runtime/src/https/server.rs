@@ -24,10 +24,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::gather::Gather;
 use super::inbound::Inbound;
+use super::patience::Patience;
 use super::plain::Kind;
-use super::{HttpsError, PeerAddr, PlainListener, ServerTls, Transport};
-use crate::identity::{Role, role_of};
+use super::waking::Ear;
+use super::{HttpsError, Origin, PeerAddr, PlainListener, ServerTls, Transport};
+use crate::identity::role_of;
 use crate::lifecycle::Lifecycle;
 
 /// How often an HTTP/2 connection is asked whether it is there, and how long it may take to say so.
@@ -79,7 +82,7 @@ impl<B, S> HttpService<B> for S where
 /// Answers `listener` with `service` in tasks of `lifecycle`, until that drains: then the listener closes, and open
 /// connections end when the requests they have taken are answered. Without `tls` the listener must be on loopback.
 ///
-/// Each request carries [`PeerAddr`], [`Transport`] and `Option<Role>` in its extensions.
+/// Each request carries its [`Origin`].
 ///
 /// # Errors
 /// [`HttpsError::PlainNotLocal`].
@@ -126,44 +129,26 @@ where
             Kind::Tcp(listener, _) => {
                 while let Some((stream, address, room)) = door.next(|| listener.accept()).await {
                     let _ = stream.set_nodelay(true); // a socket that refuses is slower, not wrong
-                    let facts = Facts {
+                    let origin = Origin {
                         peer: PeerAddr::Ip(address),
                         transport: Transport::Plain,
                         role: None,
                     };
-                    door.admit(door.clone().converse(stream, facts, Version::Sniff), room);
+                    door.admit(door.clone().converse(Gather(stream), origin, Version::Sniff), room);
                 }
             }
             Kind::Unix(listener, _file) => {
                 while let Some((stream, _, room)) = door.next(|| listener.accept()).await {
-                    let facts = Facts {
+                    let origin = Origin {
                         peer: PeerAddr::Unix,
                         transport: Transport::Plain,
                         role: None,
                     };
-                    door.admit(door.clone().converse(stream, facts, Version::Sniff), room);
+                    door.admit(door.clone().converse(stream, origin, Version::Sniff), room);
                 }
             }
         }
     });
-}
-
-/// What a connection's requests are told about it.
-#[derive(Clone)]
-pub(super) struct Facts {
-    pub(super) peer: PeerAddr,
-    pub(super) transport: Transport,
-    pub(super) role: Option<Role>,
-}
-
-impl Facts {
-    /// Into the extensions of `request`.
-    pub(super) fn tell<B>(self, request: &mut Request<B>) {
-        let extensions = request.extensions_mut();
-        extensions.insert(self.peer);
-        extensions.insert(self.transport);
-        extensions.insert(self.role);
-    }
 }
 
 /// Which HTTP a connection speaks: TLS has agreed on one, a plain client shows it by its first bytes.
@@ -235,7 +220,7 @@ impl<S> Door<S> {
     }
 
     /// Speaks HTTP until the peer leaves, breaks the protocol or the lifecycle drains.
-    async fn converse<IO, B>(self, stream: IO, facts: Facts, version: Version)
+    async fn converse<IO, B>(self, stream: IO, origin: Origin, version: Version)
     where
         S: HttpService<B>,
         B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
@@ -247,22 +232,22 @@ impl<S> Door<S> {
         let asked = CancellationToken::new();
         let service = Told {
             service: self.service,
-            facts,
+            origin: Arc::new(origin),
             asked: asked.clone(),
             alt_svc: self.alt_svc,
         };
         let connection = builder.serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
+        let (ear, mut connection) = (Ear::new(), std::pin::pin!(connection));
         let over = tokio::select! {
             biased; // a request that has arrived is taken before the drain is seen
-            result = connection.as_mut() => Some(result),
+            result = ear.hear(connection.as_mut()) => Some(result),
             () = drain.cancelled() => None,
         };
         let over = match over {
             Some(result) => Some(result),
             None => tokio::select! {
                 biased;
-                result = connection.as_mut() => Some(result),
+                result = ear.hear(connection.as_mut()) => Some(result),
                 _ = tokio::time::timeout(FIRST_REQUEST, asked.cancelled()) => None,
             },
         };
@@ -270,7 +255,7 @@ impl<S> Door<S> {
             Some(result) => result,
             None => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                ear.hear(connection).await
             }
         };
         if let Err(error) = result {
@@ -307,12 +292,12 @@ where
     } else {
         Version::One
     };
-    let facts = Facts {
+    let origin = Origin {
         peer: PeerAddr::Ip(address),
         transport: Transport::Tls,
         role,
     };
-    door.converse(stream, facts, version).await;
+    door.converse(stream, origin, version).await;
 }
 
 fn http(version: Version, head_timeout: Duration) -> Builder<TokioExecutor> {
@@ -320,7 +305,7 @@ fn http(version: Version, head_timeout: Duration) -> Builder<TokioExecutor> {
     let head_bytes_max = usize::try_from(HTTP_HEAD_BYTES_MAX).unwrap_or(usize::MAX);
     builder
         .http1()
-        .timer(TokioTimer::new())
+        .timer(Patience::default())
         .header_read_timeout(head_timeout)
         .max_buf_size(head_bytes_max.max(64 << 10));
     builder
@@ -350,7 +335,7 @@ async fn within<T>(stop: impl Future<Output = ()>, work: impl Future<Output = T>
 /// A service that is told about the connection in each request's extensions.
 struct Told<S> {
     service: S,
-    facts: Facts,
+    origin: Arc<Origin>,
     /// Cancelled by the first request.
     asked: CancellationToken,
     alt_svc: Option<HeaderValue>,
@@ -385,8 +370,8 @@ impl<S: Service<Request<Inbound>, Response = Response<B>>, B> Service<Request<In
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.asked.cancel();
-        let mut request = request.map(Inbound::from);
-        self.facts.clone().tell(&mut request);
+        let mut request = Inbound::of(request);
+        request.extensions_mut().insert(Arc::clone(&self.origin));
         Answering {
             answer: self.service.call(request),
             alt_svc: self.alt_svc.clone(),

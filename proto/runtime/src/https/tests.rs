@@ -41,11 +41,9 @@ fn service(started: &Arc<Semaphore>, go: &Arc<Semaphore>) -> impl super::server:
                 started.add_permits(1);
                 go.acquire().await.unwrap().forget();
             }
-            let extensions = request.extensions();
-            let role = extensions.get::<Option<Role>>().unwrap().as_ref().map(Role::to_string);
-            let transport = extensions.get::<Transport>().unwrap();
-            let local = matches!(extensions.get::<PeerAddr>().unwrap(), PeerAddr::Unix)
-                || matches!(extensions.get::<PeerAddr>().unwrap(), PeerAddr::Ip(a) if a.ip().is_loopback());
+            let Origin { peer, transport, role } = Origin::of(request.extensions()).unwrap();
+            let role = role.as_ref().map(Role::to_string);
+            let local = matches!(peer, PeerAddr::Unix) || matches!(peer, PeerAddr::Ip(a) if a.ip().is_loopback());
             let text = format!("{:?} {transport:?} {role:?} {local}", request.version());
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
         }

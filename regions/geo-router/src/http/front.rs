@@ -14,7 +14,7 @@ use regions::policy::Boundaries;
 use regions::prefix::Cidr;
 use regions::steer::{Ask, Decision, Refusal};
 use regions::topology::{Customer, Topology, token};
-use runtime::https::{Body, Inbound, PeerAddr, Transport, Unread, empty};
+use runtime::https::{Body, Inbound, Origin, PeerAddr, Transport, Unread, empty};
 use runtime::identity::Role;
 use runtime::metrics::Metrics;
 use runtime::telemetry::extract_parent;
@@ -164,10 +164,11 @@ impl Front {
     }
     /// Answers what is the router's own, and what is nobody's.
     fn local(&self, route: &Route, request: &Request<()>) -> Option<Reply> {
-        let role = request.extensions().get::<Option<Role>>().and_then(Option::as_ref);
+        let origin = Origin::of(request.extensions());
+        let role = origin.and_then(|origin| origin.role.as_ref());
         // Auditors ask the control plane, which knows what is theirs to see.
         let part = role.is_some_and(|role| !matches!(role, Role::Auditor { .. }));
-        let of_fleet = part || request.extensions().get::<Transport>() == Some(&Transport::Plain);
+        let of_fleet = part || origin.is_some_and(|origin| origin.transport == Transport::Plain);
         let local = |response| Some((response, Outcome::Local));
         match route {
             Route::Live => local(Response::new(empty())),
@@ -210,7 +211,7 @@ impl Front {
         customer: &Customer,
         model: Option<&ModelName>,
     ) -> (Asked, Decision) {
-        let peer = match head.extensions.get::<PeerAddr>() {
+        let peer = match Origin::of(&head.extensions).map(|origin| origin.peer) {
             Some(PeerAddr::Ip(address)) => address.ip(),
             Some(PeerAddr::Unix) | None => IpAddr::V4(Ipv4Addr::LOCALHOST),
         };

@@ -21,7 +21,7 @@ use proto::note;
 use proto::region_state::{NodeInfo, RegionInfo, RouterView, Tenant};
 use proto::signed::{Operator, PublicKey, Signed, TrustBundle};
 use regions::geo::Places;
-use runtime::https::{Body, Client, Inbound, ServerTls, full, serve};
+use runtime::https::{Body, Client, Inbound, Origin, ServerTls, full, serve};
 use runtime::identity::{Ca, Identity, Role, anonymous_client_config};
 use runtime::lifecycle::Lifecycle;
 use tokio::net::TcpListener;
@@ -246,7 +246,10 @@ async fn answer(
     request: Request<Inbound>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
     let (head, body) = request.into_parts();
-    let by_router = matches!(head.extensions.get::<Option<Role>>(), Some(Some(Role::Router(_))));
+    let by_router = matches!(
+        Origin::of(&head.extensions).map(|origin| &origin.role),
+        Some(Some(Role::Router(_)))
+    );
     if head.uri.path() == "/v1/node" && by_router {
         let status = serde_json::json!({
             "node": id.name.as_str(), "region": id.region.as_str(), "status": "ready", "queued": 0, "seq": 1, "epoch": 5,

@@ -114,14 +114,9 @@ async fn answer(request: Request<Inbound>, begun: &Semaphore, gate: &Semaphore) 
             if path == "/slow" {
                 gate.acquire().await.unwrap().forget();
             }
-            let role = head
-                .extensions
-                .get::<Option<Role>>()
-                .unwrap()
-                .as_ref()
-                .map(Role::to_string);
-            let local = matches!(head.extensions.get(), Some(PeerAddr::Ip(a)) if a.ip().is_loopback());
-            let transport = head.extensions.get::<Transport>().unwrap();
+            let Origin { peer, transport, role } = Origin::of(&head.extensions).unwrap();
+            let role = role.as_ref().map(Role::to_string);
+            let local = matches!(peer, PeerAddr::Ip(a) if a.ip().is_loopback());
             format!("{:?} {transport:?} {role:?} {local}", head.version).into()
         }
     };
