@@ -1,5 +1,6 @@
 //! The `edge-node` daemon.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    match serve(config) {
+    match on_threads(serve(config)) {
         Ok(clean) => ExitCode::from(u8::from(!clean)),
         Err(error) => {
             eprintln!("edge-node: {error:#}");
@@ -54,7 +55,17 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
+/// Runs `work` on threads that read requests and write answers: one fewer than there are cores. Models run on threads of their own and need
+/// one as well; threads that find nothing to do only wake each other (decision 0030).
+fn on_threads<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((cores - 1).max(1))
+        .enable_all()
+        .build();
+    runtime.context("start threads")?.block_on(work)
+}
+
 async fn serve(config: NodeConfig) -> anyhow::Result<bool> {
     let node = Identity::load(&config.identity)?.role.to_string();
     let telemetry = runtime::telemetry::init(&config.telemetry, "edge-node", &node)?;
