@@ -83,6 +83,9 @@ runtime::config_file! {
         pub certificate: PathBuf = required "ingress/cert.pem",
         /// The key of it.
         pub key: PathBuf = required "ingress/key.pem",
+        /// Threads that read requests and write answers, 1 to 256; without it one fewer than there are cores, which leaves one to the
+        /// engine. More help where models cost next to nothing and clients are on other machines.
+        pub threads: Option<usize> = optional 1,
         /// HTTP/3 on the UDP port of the same number; on unless this says false.
         pub http3: Option<bool> = optional true,
         /// A listener without TLS for this machine only: a loopback address or `unix:/path`.
@@ -196,6 +199,8 @@ pub struct IngressConfig {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
+    /// Threads that read requests and write answers.
+    pub threads: NonZeroUsize,
     /// Whether HTTP/3 is spoken too.
     pub http3: bool,
     /// A listener without TLS.
@@ -332,6 +337,7 @@ fn bounds_kept(file: &NodeFile) -> Result<(), ConfigError> {
     if let Some(bytes) = file.models.memory_bytes {
         within("models.memory-bytes", bytes, 1 << 20, u64::MAX)?;
     }
+    within("ingress.threads", file.ingress.threads.unwrap_or(1), 1, 256)?;
     within("batch.linger-ms", batch.linger_ms, 0, 50)?;
     within("engine.threads", engine.threads, 0, 256)?;
     within("stop.notice-ms", stop.notice_ms, 0, 60_000)?;
@@ -349,10 +355,21 @@ fn doors(ingress: &IngressFile, path: &Path) -> Result<IngressConfig, ConfigErro
         listen: ingress.listen,
         certificate: relative_to(path, &ingress.certificate),
         key: relative_to(path, &ingress.key),
+        threads: ingress
+            .threads
+            .and_then(NonZeroUsize::new)
+            .unwrap_or_else(reading_threads),
         http3: ingress.http3.unwrap_or(true),
         plain,
         plain_key: plain_key.transpose()?,
     })
+}
+
+/// One fewer than there are cores: models run on threads of their own and need one as well, and threads that find nothing to do
+/// only wake each other (decision 0030).
+fn reading_threads() -> NonZeroUsize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    NonZeroUsize::new(cores - 1).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// The hash of the API key in the file at `path`.
@@ -447,6 +464,7 @@ mod tests {
             ("cache", "embedding-ttl-s = 604801", "`cache.embedding-ttl-s` is 604801"),
             ("models", "memory-bytes = 9", "`models.memory-bytes` is 9"),
             ("engine", "threads = 257", "`engine.threads` is 257"),
+            ("ingress", "threads = 0", "`ingress.threads` is 0"),
             ("receipts", "kept = 1000000001", "`receipts.kept` is 1000000001"),
             ("jobs", "count-max = 1", "`jobs.count-max` is 1"),
             ("jobs", "disk-bytes = 1000", "`jobs.disk-bytes` is 1000"),

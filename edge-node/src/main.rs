@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    match on_threads(serve(config)) {
+    match on_threads(config.ingress.threads, serve(config)) {
         Ok(clean) => ExitCode::from(u8::from(!clean)),
         Err(error) => {
             eprintln!("edge-node: {error:#}");
@@ -55,12 +55,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs `work` on threads that read requests and write answers: one fewer than there are cores. Models run on threads of their own and need
-/// one as well; threads that find nothing to do only wake each other (decision 0030).
-fn on_threads<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+/// Runs `work` on that many threads, which read requests and write answers.
+fn on_threads<T>(threads: NonZeroUsize, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads((cores - 1).max(1))
+        .worker_threads(threads.get())
         .enable_all()
         .build();
     runtime.context("start threads")?.block_on(work)
