@@ -102,6 +102,7 @@ impl Drop for Held {
 mod tests {
     use std::convert::Infallible;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use http::{Request, Response};
     use http_body_util::{BodyExt, Full};
@@ -115,6 +116,7 @@ mod tests {
     use super::super::Inbound;
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(5);
     const HEAD: &[u8] = b"POST / HTTP/1.1\r\ncontent-length: 8\r\n\r\n";
 
     /// How often a connection is polled until its service, which reads whole bodies, has read one that comes in `pieces`, and some
@@ -148,7 +150,8 @@ mod tests {
             yield_now().await;
         }
         client.write_all(pieces[1]).await.unwrap();
-        read.acquire().await.unwrap().forget();
+        let read = tokio::time::timeout(PATIENCE, read.acquire()).await;
+        read.expect("a body is read to its end").unwrap().forget();
         for _ in 0..4 {
             yield_now().await;
         }
