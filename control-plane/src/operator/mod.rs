@@ -24,6 +24,7 @@ use http::{Method, StatusCode, Uri, header};
 use proto::ids::RegionId;
 use proto::signed::TrustBundle;
 use runtime::clock;
+use runtime::https::Origin;
 use runtime::identity::Role;
 use runtime::metrics::{CONTENT_TYPE, Metrics};
 use serde::Deserialize;
@@ -53,7 +54,7 @@ pub struct Pages {
     pub metrics: Arc<Metrics>,
 }
 
-type Caller = Extension<Option<Role>>;
+type Caller = Extension<Arc<Origin>>;
 
 /// The pages as a service.
 pub fn router(pages: Pages) -> Router {
@@ -72,9 +73,9 @@ async fn elsewhere(caller: Caller, method: Method, path: Uri) -> Response {
         let next = "no such page: see /v1/status, /metrics, /log/checkpoint";
         return refused(StatusCode::NOT_FOUND, "not-found", next);
     }
-    if !matches!(caller.0, Some(Role::Operator(_))) {
+    if !matches!(caller.role, Some(Role::Operator(_))) {
         let who = caller
-            .0
+            .role
             .as_ref()
             .map_or_else(|| "nobody".to_owned(), ToString::to_string);
         tracing::warn!(who, %method, path = path.path(), "denied");
@@ -89,7 +90,7 @@ async fn elsewhere(caller: Caller, method: Method, path: Uri) -> Response {
 }
 
 async fn log(State(pages): State<Arc<Pages>>, caller: Caller, Path(path): Path<String>) -> Response {
-    if let Err(refusal) = scope(caller.0.as_ref(), Door::Log, None) {
+    if let Err(refusal) = scope(caller.role.as_ref(), Door::Log, None) {
         return denied(&refusal);
     }
     let Some(file) = files::parse(&path) else {
@@ -136,7 +137,7 @@ async fn show_status(
     let Ok(Query(StatusQuery { region: asked })) = query else {
         return refused(StatusCode::BAD_REQUEST, "malformed", "`region` is not a region's name");
     };
-    let region = match scope(caller.0.as_ref(), Door::Status, asked.as_ref()) {
+    let region = match scope(caller.role.as_ref(), Door::Status, asked.as_ref()) {
         Ok(region) => region,
         Err(refusal) => return denied(&refusal),
     };
@@ -156,7 +157,7 @@ async fn show_status(
 }
 
 async fn metrics(State(pages): State<Arc<Pages>>, caller: Caller) -> Response {
-    match scope(caller.0.as_ref(), Door::Metrics, None) {
+    match scope(caller.role.as_ref(), Door::Metrics, None) {
         Ok(_) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], pages.metrics.encode()).into_response(),
         Err(refusal) => denied(&refusal),
     }
