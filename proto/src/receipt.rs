@@ -87,11 +87,6 @@ impl fmt::Debug for Commitment {
         fmt::Display::fmt(self, f)
     }
 }
-impl From<Commitment> for String {
-    fn from(commitment: Commitment) -> Self {
-        commitment.to_string()
-    }
-}
 impl TryFrom<String> for Commitment {
     type Error = &'static str;
     fn try_from(text: String) -> Result<Self, &'static str> {

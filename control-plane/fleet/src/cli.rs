@@ -430,38 +430,7 @@ pub enum Audit {
         trust: Option<PathBuf>,
     },
     /// Check what a node signed for an answer: who, when, which release and arithmetic, and that the release log bears it out
-    #[command(
-        after_help = "Examples:\n  curl -sD head.txt -o answer.json -H 'Meridian-Receipt: ?1' ... --data-binary @question.json\n  \
-        fleet audit receipt head.txt --question question.json --answer answer.json\n  \
-        fleet audit receipt eu-fra:n1:12-9f2c.. --promise head.txt --out minilm.tlog-proof"
-    )]
-    Receipt(ReceiptArgs),
-}
-
-/// `fleet audit receipt ..`
-#[derive(Debug, Args)]
-pub struct ReceiptArgs {
-    /// A file with the promise (the head of the answer will do) or a .tlog-proof, `-` for standard input; or a receipt's id, whose
-    /// proof is fetched from its node
-    pub receipt: String,
-    /// A file with the promise, beside a proof: it opens the commitments
-    #[arg(long, value_name = "FILE")]
-    pub promise: Option<PathBuf>,
-    /// The body that was sent
-    #[arg(long, value_name = "FILE")]
-    pub question: Option<PathBuf>,
-    /// The body that came back
-    #[arg(long, value_name = "FILE")]
-    pub answer: Option<PathBuf>,
-    /// Where to keep the proof
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-    /// Folder of the release log; a fresh copy of the control plane's otherwise
-    #[arg(long, value_name = "DIR")]
-    pub log: Option<PathBuf>,
-    /// Trust this trust.json instead of the home folder's
-    #[arg(long, value_name = "FILE")]
-    pub trust: Option<PathBuf>,
+    Receipt(crate::audit::run::ReceiptArgs),
 }
 
 /// `fleet cache ..`

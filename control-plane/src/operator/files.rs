@@ -1,5 +1,7 @@
 //! Which files of the log's folder a path names: only those of a C2SP tiled log.
 
+use proto::tile::Place;
+
 /// A static file and how it may be kept by others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LogFile<'a> {
@@ -21,30 +23,9 @@ pub(super) fn parse(path: &str) -> Option<LogFile<'_>> {
             cache_control,
         });
     }
-    let mut parts = path.strip_prefix("tile/")?.split('/');
-    let level = parts.next()?;
-    let parts: Vec<&str> = parts.collect();
-    let numbers = |level: &str| level.len() <= 2 && !level.is_empty() && level.bytes().all(|b| b.is_ascii_digit());
-    let group = |part: &&str| part.len() == 3 && part.bytes().all(|b| b.is_ascii_digit());
-    let high = |part: &&str| part.strip_prefix('x').is_some_and(|rest| group(&rest));
-    let (groups, width) = match parts.as_slice() {
-        [groups @ .., last, width] if last.ends_with(".p") => {
-            let width_ok = width.parse::<u8>().is_ok_and(|w| w > 0 && w.to_string() == *width);
-            (
-                groups
-                    .iter()
-                    .chain([last])
-                    .map(|g| g.trim_end_matches(".p"))
-                    .collect::<Vec<_>>(),
-                width_ok,
-            )
-        }
-        groups => (groups.to_vec(), true),
-    };
-    let (last, before) = groups.split_last()?;
-    let good = (level == "entries" || numbers(level)) && width && group(last) && before.iter().all(high);
+    Place::of_path(path)?;
     let (content_type, cache_control) = ("application/octet-stream", "public, max-age=31536000, immutable");
-    good.then_some(LogFile {
+    Some(LogFile {
         relative: path,
         content_type,
         cache_control,

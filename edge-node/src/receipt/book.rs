@@ -69,7 +69,7 @@ impl Book {
         place.map(tokio::sync::SemaphorePermit::forget).is_some()
     }
 
-    /// So many left without a promise.
+    /// So many places are free again: of who left without a promise, or whose receipt is on disk.
     pub(super) fn leave(&self, count: usize) {
         self.places.add_permits(count);
     }
@@ -82,7 +82,7 @@ impl Book {
 
     fn written(&self, log: &Log, count: usize) {
         self.view.store(Arc::clone(log.view()));
-        self.places.add_permits(count);
+        self.leave(count);
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         self.metrics.receipts_written.inc_by(count);
     }

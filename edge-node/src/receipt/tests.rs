@@ -6,6 +6,8 @@ use proto::receipt::{Commitment, Standing};
 use proto::signed::PublicKey;
 
 const KEEP: u64 = 1_000_000;
+/// Longer than anything here takes.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(crate) fn fleet() -> PrincipalName {
     "dev".parse().unwrap()
@@ -63,14 +65,17 @@ async fn promised(receipts: &Receipts, range: std::ops::Range<u64>) -> Vec<Promi
 
 /// The proof of `id`, once it is written.
 async fn written(receipts: &Receipts, id: &ReceiptId) -> Proof {
-    loop {
-        let (receipts, id) = (receipts.clone(), id.clone());
-        match tokio::task::spawn_blocking(move || receipts.proof(&id)).await.unwrap() {
-            Ok(proof) => return proof,
-            Err(Lacking::Unwritten) => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
-            Err(error) => panic!("{error}"),
+    let asking = async {
+        loop {
+            let (receipts, id) = (receipts.clone(), id.clone());
+            match tokio::task::spawn_blocking(move || receipts.proof(&id)).await.unwrap() {
+                Ok(proof) => return proof,
+                Err(Lacking::Unwritten) => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
+                Err(error) => panic!("{error}"),
+            }
         }
-    }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.expect("a receipt on disk")
 }
 
 /// What the node's key makes of `proof`.
@@ -156,9 +161,7 @@ async fn a_log_that_cannot_be_written_promises_nothing_more() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(30), refused)
-        .await
-        .unwrap();
+    tokio::time::timeout(PATIENCE, refused).await.unwrap();
     assert!(
         matches!(receipts.proof(&promise.id), Err(Lacking::Unknown)),
         "nobody waits for what will not come"

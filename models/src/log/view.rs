@@ -6,9 +6,7 @@ use std::{fs, io};
 use proto::merkle::{self, Hash};
 use proto::tile::{self, Edge, HEIGHT, Place, WIDTH};
 
-use super::{LogError, bundle, io_error};
-
-const CHECKPOINT: &str = super::CHECKPOINT;
+use super::{CHECKPOINT, LogError, bundle, io_error};
 
 /// A log at one moment. Its calls block: they go to the disk.
 #[derive(Debug)]

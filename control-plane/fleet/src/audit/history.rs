@@ -15,7 +15,7 @@ use super::{AuditError, Fault, moment, read_text};
 
 /// A key while its node was known by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct KeySpan {
     pub(super) key: PublicKey,
     pub(super) from: UnixMs,
     /// When the node was revoked, or enrolled with another key.
@@ -23,7 +23,7 @@ pub(super) struct Held {
 }
 
 /// Notes whose key begins and whose ends with an entry of the log.
-fn hold(keys: &mut BTreeMap<NodeId, Vec<Held>>, time: UnixMs, body: Body) {
+fn hold(keys: &mut BTreeMap<NodeId, Vec<KeySpan>>, time: UnixMs, body: Body) {
     let (node, key) = match body {
         Body::NodeEnrol { node, key, .. } => (node, Some(key)),
         Body::NodeRevoke { node } => (node, None),
@@ -33,7 +33,7 @@ fn hold(keys: &mut BTreeMap<NodeId, Vec<Held>>, time: UnixMs, body: Body) {
     if let Some(last) = held.last_mut() {
         last.until.get_or_insert(time);
     }
-    held.extend(key.map(|key| Held {
+    held.extend(key.map(|key| KeySpan {
         key,
         from: time,
         until: None,
@@ -48,7 +48,7 @@ pub(super) struct History {
     pub(super) leaves: Vec<Hash>,
     entries: Vec<Vec<u8>>,
     /// Keys that each node has had, in the order of the log.
-    pub(super) keys: BTreeMap<NodeId, Vec<Held>>,
+    pub(super) keys: BTreeMap<NodeId, Vec<KeySpan>>,
     pub(super) kinds: BTreeMap<&'static str, u64>,
     /// When the first and the last entry were written.
     pub(super) span: Option<(UnixMs, UnixMs)>,

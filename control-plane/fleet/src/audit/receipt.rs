@@ -211,7 +211,7 @@ fn opens(key: &CommitmentKey, body: &[u8], commitment: Commitment) -> bool {
 const CLOCKS_DIFFER_MS: u64 = 60_000;
 
 /// Whether a receipt can have been written at `time`: by a node of that key, with a release of the time `published`.
-fn dated(time: UnixMs, published: UnixMs, key: &history::Held) -> Result<(), ReceiptFault> {
+fn dated(time: UnixMs, published: UnixMs, key: &history::KeySpan) -> Result<(), ReceiptFault> {
     let before = |since: UnixMs| time.saturating_add(CLOCKS_DIFFER_MS) < since;
     let why = if before(key.from) {
         format!("its node was enrolled with that key at {}", moment::write(key.from))
@@ -245,7 +245,7 @@ fn other_than_promised(
 }
 
 /// The receipt in `proof`, signed by a key that the log has had for the node that it names.
-fn opened(history: &History, proof: &Proof) -> Result<(receipt::Receipt, Standing, history::Held), ReceiptFault> {
+fn opened(history: &History, proof: &Proof) -> Result<(receipt::Receipt, Standing, history::KeySpan), ReceiptFault> {
     let said = receipt::Receipt::decode(&proof.entry)?;
     let (Some(fleet), Some(keys)) = (&history.fleet.name, history.keys.get(&said.node)) else {
         return Err(ReceiptFault::Node { node: said.node });

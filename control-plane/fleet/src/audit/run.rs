@@ -1,18 +1,50 @@
 //! `fleet audit ..`: reads what is asked about, asks, prints.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use proto::limits::INFER_BODY_BYTES_MAX;
 use proto::receipt::ReceiptId;
 
 use super::{Held, Named};
-use crate::cli::{Audit, ReceiptArgs};
+use crate::cli::Audit;
 use crate::commands::{log_folder, trusted};
 use crate::home::Home;
 use crate::observe::{enrolled, pages::Pages};
 use crate::output::{self, BAD, GOOD, paint, say};
+
+/// `fleet audit receipt ..`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  curl -sD head.txt -o answer.json -H 'Meridian-Receipt: ?1' ... --data-binary @question.json\n  \
+    fleet audit receipt head.txt --question question.json --answer answer.json\n  \
+    fleet audit receipt eu-fra:n1:12-9f2c.. --promise head.txt --out minilm.tlog-proof"
+)]
+pub struct ReceiptArgs {
+    /// A file with the promise (the head of the answer will do) or a .tlog-proof, `-` for standard input; or a receipt's id, whose
+    /// proof is fetched from its node
+    pub receipt: String,
+    /// A file with the promise, beside a proof: it opens the commitments
+    #[arg(long, value_name = "FILE")]
+    pub promise: Option<PathBuf>,
+    /// The body that was sent
+    #[arg(long, value_name = "FILE")]
+    pub question: Option<PathBuf>,
+    /// The body that came back
+    #[arg(long, value_name = "FILE")]
+    pub answer: Option<PathBuf>,
+    /// Where to keep the proof
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Folder of the release log; a fresh copy of the control plane's otherwise
+    #[arg(long, value_name = "DIR")]
+    pub log: Option<PathBuf>,
+    /// Trust this trust.json instead of the home folder's
+    #[arg(long, value_name = "FILE")]
+    pub trust: Option<PathBuf>,
+}
 
 /// Does what was typed.
 ///

@@ -238,7 +238,7 @@ impl Node {
 }
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Looks again and again until it is so, and fails the test where that takes longer than anything here does.
 pub(super) async fn until(what: &str, is_so: impl Fn() -> bool) {

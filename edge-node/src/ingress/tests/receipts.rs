@@ -26,14 +26,17 @@ fn asking(key: &str) -> http::request::Builder {
 
 /// The page of a receipt, once it is there.
 async fn page(node: &Node, id: &str) -> Got {
-    loop {
-        let request = Request::get("/").header("authorization", format!("Bearer {KEY}"));
-        let got = node.send(request, &format!("/v1/receipts/{id}"), Bytes::new()).await;
-        if got.status != 404 || got.code() != "receipt_unwritten" {
-            return got;
+    let asking = async {
+        loop {
+            let request = Request::get("/").header("authorization", format!("Bearer {KEY}"));
+            let got = node.send(request, &format!("/v1/receipts/{id}"), Bytes::new()).await;
+            if got.status != 404 || got.code() != "receipt_unwritten" {
+                return got;
+            }
+            assert_eq!(got.header("retry-after"), "1");
         }
-        assert_eq!(got.header("retry-after"), "1");
-    }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.expect("a receipt on disk")
 }
 
 #[tokio::test]
