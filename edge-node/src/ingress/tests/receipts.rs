@@ -73,6 +73,28 @@ async fn who_asks_gets_a_receipt_that_names_what_answered_and_finds_it_in_the_lo
 }
 
 #[tokio::test]
+async fn two_who_share_a_run_have_receipts_of_their_own() {
+    let node = Node::start().await;
+    node.model.hold();
+    let ask = || node.send(asking(KEY), "/v2/models/m/infer", row(1.0, 2.0));
+    let release = async {
+        until("both to have boarded", || {
+            node.ingress.0.parts.results.passengers() >= 2
+        })
+        .await;
+        node.model.release();
+    };
+    let (one, two, ()) = tokio::join!(ask(), ask(), release);
+    assert_eq!((&one.body, node.model.count()), (&two.body, 1));
+    let [(first, of_first), (second, of_second)] = [&one, &two].map(|got| promised(row(1.0, 2.0).as_bytes(), got));
+    assert_ne!(first.key, second.key);
+    assert_ne!(
+        of_first.input, of_second.input,
+        "the log does not tell that they asked the same"
+    );
+}
+
+#[tokio::test]
 async fn bodies_are_committed_to_as_their_senders_hold_them_not_as_they_travel() {
     use flate2::Compression;
     use flate2::write::GzEncoder;
