@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::leisure::yield_to_others;
+use engine::leisure::stand_back;
 use proto::ids::NodeId;
 use regions::policy::Boundaries;
 use runtime::background::Background;
@@ -222,7 +222,7 @@ async fn open_doors(ingress: &IngressConfig) -> Result<(Ports, Option<PlainListe
 
 /// Starts river 2 behind the threads that answer requests.
 fn follow(parts: sync::Parts<'_>, lifecycle: &Lifecycle) -> Result<Background, BuildError> {
-    let started = Background::start("background", BACKGROUND_THREADS, || yield_to_others(NICE_AHEAD));
+    let started = Background::start("background", BACKGROUND_THREADS, || stand_back(NICE_AHEAD));
     let background = started.map_err(failed("start background threads"))?;
     {
         let _entered = background.enter();

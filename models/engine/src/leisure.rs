@@ -1,12 +1,14 @@
 //! How long work stays out of the way of short work on the same cores.
 //!
 //! ```text
+//!       +-- it had half a core or more --+
+//!       v                                |
 //!   at leisure --patience is over, work is not--> nice         only where the system lets a thread come back
 //!       +------------work is over---------------> returned
 //! ```
 //! Niceness says who gets how much; how soon is another matter: a thread that wakes waits until a nice one's slice ends, about 3 ms.
 //! A thread of Linux's idle class gives way at once, but beside busy cores it gets next to nothing, so nobody stays in it
-//! for long. A child process begins in the class of the thread that started it, and on its core.
+//! who does not get on. A child process begins in the class of the thread that started it, and on its core.
 //!
 //! Giving way at once is not all. Linux gives a core to whoever has had less than their share of it. A thread that was put aside for one
 //! that woke has had its share, and one of the idle class has not: so the idle one gets the core beside one that could run, and
@@ -38,8 +40,8 @@ pub const PATIENCE_AHEAD: Duration = Duration::from_secs(5);
 /// Of a thread that only waits.
 const STACK_BYTES: usize = 64 << 10;
 
-/// Does `work` on this thread in what the others leave; from `patience` on with the niceness `nice`: beside a busy core 5 has a quarter of
-/// one, 10 a tenth. Afterwards the thread stays as it is then. Threads that `work` starts begin so, on the same core, and stay so: see
+/// Does `work` on this thread in what the others leave; once they left less than half a core for as long as `patience`, with the niceness `nice`:
+/// beside a busy core 5 has a quarter of one, 10 a tenth. Afterwards the thread stays as it is then. Threads that `work` starts begin so, on the same core, and stay so: see
 /// [`Starter`].
 pub fn at_leisure<T>(nice: i32, patience: Duration, work: impl FnOnce() -> T) -> T {
     on_one_core(nice, patience, sched_getaffinity(None).ok(), work)
@@ -53,14 +55,21 @@ fn on_one_core<T>(nice: i32, patience: Duration, cores: Option<CpuSet>, work: im
     }
     let worker = thread_native_id();
     let (core, over) = (Core::settle(cores), AtomicBool::new(false));
-    let ends = now() + patience;
     std::thread::scope(|scope| {
         let watch = || {
-            beat(core.number, || !over.load(Ordering::Relaxed) && now() < ends);
-            if !over.load(Ordering::Relaxed) {
-                change(worker, Normal::Other);
-                core.leave();
+            let (mut had, mut gets_on) = (core.had(), true);
+            while gets_on {
+                let ends = now() + patience;
+                beat(core.number, || !over.load(Ordering::Relaxed) && now() < ends);
+                let has = core.had();
+                gets_on = has.saturating_sub(had) >= patience / 2;
+                had = has;
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
             }
+            change(worker, Normal::Other);
+            core.leave();
         };
         let watch = Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, watch);
         let Ok(watch) = watch else {
@@ -82,13 +91,22 @@ fn on_one_core<T>(nice: i32, patience: Duration, cores: Option<CpuSet>, work: im
 
 /// Wakes on `core` every 50 us while it `goes_on`, on a thread that is for nothing else. Each time takes 4 to 12 us.
 pub fn beat(core: usize, goes_on: impl Fn() -> bool) {
-    // Whoever starts this thread may be at leisure, or have been.
-    change(thread_native_id(), Normal::Other);
+    // A thread of this class puts aside one at leisure, and no other.
+    change(thread_native_id(), Normal::Batch);
     keep_to(core);
     let _ = set_current_timer_slack(NonZeroU64::new(1));
     while goes_on() {
         std::thread::park_timeout(BEAT);
     }
+}
+
+/// Lets this thread have less than others, as [`yield_to_others`], and wait for its turn when it wakes: it puts aside threads at leisure, and no
+/// others.
+pub fn stand_back(nice: i32) {
+    // The library sets a niceness with it. The highest one is what can be lowered afterwards; without privileges nothing is set.
+    let behind = ThreadSchedulePolicy::Normal(Normal::Batch);
+    let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Max, behind);
+    yield_to_others(nice);
 }
 
 fn now() -> Duration {
@@ -117,6 +135,12 @@ impl Core {
             worker,
             afterwards,
         }
+    }
+    /// Time that the thread has run; none where the system does not tell.
+    fn had(&self) -> Duration {
+        let told = std::fs::read_to_string(format!("/proc/self/task/{}/schedstat", self.worker.as_raw_nonzero()));
+        let ns = told.ok().and_then(|told| told.split(' ').next()?.parse().ok());
+        Duration::from_nanos(ns.unwrap_or(0))
     }
     /// Any thread may say so.
     fn leave(&self) {
@@ -248,16 +272,22 @@ mod tests {
 
     const NICE: i32 = 10;
     const LONG: Duration = Duration::from_secs(3600);
+    const SHORT: Duration = Duration::from_millis(1);
+
+    /// Waits like somebody who gets next to nothing of a core.
+    fn starve(until: impl Fn() -> bool) {
+        while !until() {
+            std::thread::park_timeout(10 * SHORT);
+        }
+    }
 
     #[test]
     fn work_at_leisure_gives_way_until_patience_ends() {
         let (allowed, niceness) = (lets_back(NICE), || rustix::process::getpriority_process(None).unwrap());
         let there = at_leisure(NICE, LONG, || (is(Normal::Idle), niceness()));
         assert_eq!(there, (allowed, NICE));
-        at_leisure(NICE, Duration::from_millis(1), || {
-            while !is(Normal::Other) {
-                std::thread::yield_now();
-            }
+        at_leisure(NICE, SHORT, || {
+            starve(|| is(Normal::Other));
             assert_eq!(niceness(), NICE);
         });
     }
@@ -269,11 +299,25 @@ mod tests {
         let meanwhile = if lets_back(NICE) { 1 } else { all };
         assert_eq!(at_leisure(NICE, LONG, cores), meanwhile);
         assert_eq!(cores(), all);
-        at_leisure(NICE, Duration::from_millis(1), || {
-            while cores() < all {
-                std::thread::yield_now();
-            }
+        at_leisure(NICE, SHORT, || starve(|| cores() == all));
+    }
+
+    #[test]
+    fn who_stands_back_has_less_and_waits_for_their_turn() {
+        let behind = std::thread::spawn(|| {
+            stand_back(NICE);
+            (is(Normal::Batch), rustix::process::getpriority_process(None).unwrap())
         });
+        assert_eq!(behind.join().unwrap(), (true, NICE));
+    }
+
+    #[test]
+    fn the_system_tells_how_long_a_thread_has_run() {
+        let here = Core::settle(None);
+        let before = here.had();
+        while here.had() < before + SHORT {
+            std::hint::spin_loop();
+        }
     }
 
     #[test]
