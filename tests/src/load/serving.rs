@@ -11,10 +11,11 @@
 //! | | `tiny/rss_mib` | memory of the processes after that |
 //! | | `cache_hit/rps` | requests a second out of the cache, 32 connections |
 //! | | `node/added_us` | time of a request that nothing waits for, less the engine's own, p50; `../embedder` of texts of mixed lengths, `../embedder/passage` of a thousand characters |
+//! | | `../limit` | the same beside what a server adds that does nothing but keep a thread as busy |
 //! | `embedder` | `embedder/c32/rps`, `../f32` | texts of mixed lengths, our int8, and our f32, on 32 connections |
 //! | | `../rps/quick` | ours beside the fastest int8 of the others, whatever it answers |
 //! | | `embedder/cosine_min` | the text whose embedding lies furthest from ONNX Runtime's f32 |
-//! | `overload` | `overload4x/goodput` | open loop at 4 times the capacity just measured: answered within the bound, as a share of it; `../sentence`: of short texts |
+//! | `overload` | `overload4x/goodput` | open loop at 4 times the capacity just measured: answered within the bound, as a share of it; `../sentence`: of short texts; `../sentence/apart`: by a node on half of the cores, clients on the other |
 //! | | `../admitted_p99_ms`, `../refusal_p50_ms` | times of the answered, and of the refused |
 //! | `deadline` | `deadline/late_executions` | runs that began after the request's deadline; `../late_answers`, `../asked` |
 //! | `isolation` | `load_isolation/p99_ratio` | p99 of the tiny model while 90 MB are loaded, by that before; `../embedder`: of the embedder |
@@ -24,6 +25,7 @@
 //! | | `receipts/proven_p99_ms` | from the answer to the proof that its receipt is on disk |
 //! | `memory` | `memory/rss_mib_after_1000_loads` | memory of a node whose two models push each other out, beside that after 50 |
 
+mod added;
 pub mod answer;
 pub mod asked;
 pub mod closed;

@@ -12,7 +12,7 @@ use runtime::clock;
 use tokio::task::JoinSet;
 
 use super::connection::Connection;
-use super::target::{Report, Target, on_own_thread};
+use super::target::{Report, Target, on_own_thread, stay_awake};
 
 /// Longest wait for answers after the end: a server that hangs is told apart from a slow one.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -43,6 +43,9 @@ impl Closed {
     }
 
     async fn on_this_thread(self, target: Target) -> Result<Report> {
+        if target.awake {
+            stay_awake();
+        }
         let report = Rc::new(RefCell::new(Report::default()));
         let (target, next) = (Rc::new(target), Rc::new(Cell::new(0)));
         let from = clock::instant() + self.warm;

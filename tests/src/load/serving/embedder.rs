@@ -8,13 +8,14 @@ use fleet::zoo::{self, fetch};
 use serde_json::Value;
 
 use super::super::Figure;
+use super::added::added;
 use super::asked::{Length, Requests, texts};
 use super::closed::Closed;
 use super::connection::Connection;
 use super::peers::{Kind, Peer, Served};
 use super::rounds::{Best, Contender, Measured, OURS, beside, measure as rounds};
 use super::target::{OK, Target};
-use super::{Bench, EMBEDDER, EMBEDDER_F32, NO_CACHE, SUITE, in_tree, tiny};
+use super::{Bench, EMBEDDER, EMBEDDER_F32, NO_CACHE, SUITE, in_tree};
 
 const OURS_F32: &str = "ours-f32";
 /// Connections.
@@ -111,7 +112,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
         (Length::Passage, "node/added_us/embedder/passage"),
     ] {
         let texts = requests(bench, EMBEDDER, NO_CACHE, length)?;
-        figures.extend(tiny::added(bench, EMBEDDER, name, &Target::new(bench.ours.address, texts)).await?);
+        figures.extend(added(bench, EMBEDDER, name, &Target::new(bench.ours.address, texts)).await?);
     }
     Ok(figures)
 }

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use super::connection::Connection;
 use super::schedule::Schedule;
-use super::target::{Report, Target, on_own_thread};
+use super::target::{Report, Target, on_own_thread, stay_awake};
 
 /// Longest wait for answers after the last request was due.
 const GRACE: Duration = Duration::from_secs(2);
@@ -54,6 +54,9 @@ impl Open {
     }
 
     async fn on_this_thread(self, target: Target) -> Result<Report> {
+        if target.awake {
+            stay_awake();
+        }
         let began = clock::instant();
         let schedule = Schedule::new(self.per_second, self.lasts);
         let mut due = keep_time(schedule, began, Arc::clone(&self.stop))?;

@@ -24,6 +24,8 @@ use crate::fleet::{command, command_aside, until};
 const NODE: &str = "eu-dub/n1";
 const REGION: &str = "eu-dub";
 const TENANT: &str = "world";
+/// More than there are; the system takes those that it has.
+const ALL_CORES: &str = "0-1023";
 
 /// The fleet, and where its node is asked.
 pub(super) struct Ours {
@@ -54,9 +56,8 @@ impl Aside {
 
     fn all(&self, cores: &str, class: &str) -> Result<()> {
         for process in &self.processes {
-            let process = process.to_string();
-            util_linux("taskset", &["--all-tasks", "--cpu-list", "--pid", cores, &process])?;
-            util_linux("chrt", &[class, "--all-tasks", "--pid", "0", &process])?;
+            keep_to(cores, *process)?;
+            util_linux("chrt", &[class, "--all-tasks", "--pid", "0", &process.to_string()])?;
         }
         Ok(())
     }
@@ -65,8 +66,7 @@ impl Aside {
 impl Drop for Aside {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
-        let last = std::thread::available_parallelism().map_or(0, |cores| cores.get() - 1);
-        if let Err(why) = self.all(&format!("0-{last}"), "--other") {
+        if let Err(why) = self.all(ALL_CORES, "--other") {
             eprintln!("·· parts of the fleet stay aside: {why:#}");
         }
     }
@@ -74,6 +74,14 @@ impl Drop for Aside {
 
 const fn roll_out(release: &str) -> [&str; 6] {
     ["rollout", "start", release, "--waves", REGION, "--watch"]
+}
+
+/// Keeps a process, all its threads, to `cores`, a list like `0-1,3`.
+fn keep_to(cores: &str, process: u32) -> Result<()> {
+    util_linux(
+        "taskset",
+        &["--all-tasks", "--cpu-list", "--pid", cores, &process.to_string()],
+    )
 }
 
 fn util_linux(program: &str, args: &[&str]) -> Result<()> {
@@ -156,6 +164,39 @@ impl Ours {
     /// # Errors
     /// Their processes are not to be found.
     pub(super) fn leave_the_cores(&self) -> Result<Aside> {
+        Aside::new(self.others()?)
+    }
+
+    /// Starts the node again on half of the cores; the other half is for this process, its clients, and for the rest of the fleet. In earnest
+    /// they stand on machines of their own.
+    ///
+    /// # Errors
+    /// There is one core, or the node did not start.
+    pub(super) async fn apart(&mut self) -> Result<()> {
+        let all = std::thread::available_parallelism()?.get();
+        ensure!(all > 1, "one core cannot be shared out");
+        self.on_cores(&format!("0-{}", all / 2 - 1), &format!("{}-{}", all / 2, all - 1))
+            .await
+    }
+
+    /// Starts the node again on all cores, which it shares with its clients.
+    ///
+    /// # Errors
+    /// It did not start.
+    pub(super) async fn together(&mut self) -> Result<()> {
+        self.on_cores(ALL_CORES, ALL_CORES).await
+    }
+
+    async fn on_cores(&mut self, node: &str, others: &str) -> Result<()> {
+        // A process begins on the cores of whoever starts it.
+        keep_to(node, std::process::id())?;
+        self.start_again().await?;
+        keep_to(others, std::process::id())?;
+        self.others()?.into_iter().try_for_each(|part| keep_to(others, part))
+    }
+
+    /// Processes of the fleet but the node's.
+    fn others(&self) -> Result<Vec<u32>> {
         self.world.write_run_file()?;
         let run = RunFile::read(&self.world.folders).context("the fleet's processes")?;
         ensure!(
@@ -163,7 +204,7 @@ impl Ours {
             "no part is called {NODE}"
         );
         let others = run.parts.iter().filter(|part| part.name != NODE);
-        Aside::new(others.map(|part| part.pid).collect())
+        Ok(others.map(|part| part.pid).collect())
     }
 
     /// Starts the node again with room in memory for `bytes` of model files.
@@ -178,6 +219,10 @@ impl Ours {
             "memory-bytes",
             bytes,
         )?;
+        self.start_again().await
+    }
+
+    async fn start_again(&mut self) -> Result<()> {
         self.world.stop_node(NODE).await?;
         self.world.start_node_named(NODE).await?;
         self.address = self.world.node(NODE)?.address("plain")?;

@@ -1,8 +1,8 @@
 //! Four times as many requests as the node can answer: it is to answer as many as ever, in time, and to refuse the rest at once.
 //!
 //! Texts are of like lengths: of mixed ones the short ones are answered in time, and more of them than of the mixture. Passages are
-//! what the figures without a further name are of. Of sentences so many can be answered that four times as many take a third of
-//! two cores to be asked, read and refused, of which the client has half.
+//! what the figures without a further name are of. Of sentences so many can be answered that asking and refusing four times as many takes
+//! a third of two cores, of which the client has half: so they are measured on cores shared with it, and on cores of the node's own too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,13 +40,25 @@ struct Rounds {
     refusal_p50_ms: Vec<f64>,
 }
 
-pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
-    let mut figures = of(bench, Length::Passage, "").await?;
-    figures.extend(of(bench, Length::Alike, "/sentence").await?);
+/// On whose cores the client runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Client {
+    /// On the server's.
+    Among,
+    /// On its own.
+    Apart,
+}
+
+pub(super) async fn measure(bench: &mut Bench) -> Result<Vec<Figure>> {
+    let mut figures = of(bench, Length::Passage, "", Client::Among).await?;
+    figures.extend(of(bench, Length::Alike, "/sentence", Client::Among).await?);
+    bench.ours.apart().await?;
+    figures.extend(of(bench, Length::Alike, "/sentence/apart", Client::Apart).await?);
+    bench.ours.together().await?;
     Ok(figures)
 }
 
-async fn of(bench: &Bench, length: Length, name: &str) -> Result<Vec<Figure>> {
+async fn of(bench: &Bench, length: Length, name: &str, client: Client) -> Result<Vec<Figure>> {
     eprintln!("·· overload{name}");
     let rounds: u32 = bench.scale.pick(2, 5);
     let headers = format!("{NO_CACHE}meridian-deadline-ms: {BOUND_MS}\r\n");
@@ -54,10 +66,18 @@ async fn of(bench: &Bench, length: Length, name: &str) -> Result<Vec<Figure>> {
         requests(bench, EMBEDDER, &headers, length)?,
         requests(bench, EMBEDDER, NO_CACHE, length)?,
     );
-    let peer = start(bench, &[PEER], &all).await?.pop();
+    let peer = match client {
+        Client::Among => start(bench, &[PEER], &all).await?.pop(),
+        Client::Apart => None,
+    };
     let (mut ours, mut theirs) = (Rounds::default(), Rounds::default());
     for _ in 0..rounds {
-        let at = |address| [&patient, &all].map(|requests| Target::new(address, requests.clone()));
+        let at = |address| {
+            [&patient, &all].map(|requests| Target {
+                awake: client == Client::Apart,
+                ..Target::new(address, requests.clone())
+            })
+        };
         ours.take(&overloaded(bench, at(bench.ours.address)).await?);
         if let Some(peer) = &peer {
             match overloaded(bench, at(peer.process.address)).await {

@@ -27,6 +27,9 @@ pub struct Target {
     pub write: Arc<Write>,
     /// Sees answers.
     pub look: Arc<Look>,
+    /// Whether the client looks for answers all the time and does not sleep: on a core of its own that costs nobody anything, and waking it
+    /// would cost the server what a client on another machine does not.
+    pub awake: bool,
 }
 
 impl Target {
@@ -34,7 +37,12 @@ impl Target {
     #[must_use]
     pub fn new(address: SocketAddr, write: Arc<Write>) -> Self {
         let look = Arc::new(|_: u64, _: &Answer<'_>| ());
-        Self { address, write, look }
+        Self {
+            address,
+            write,
+            look,
+            awake: false,
+        }
     }
     /// The same, and shows each answer to `look`.
     #[must_use]
@@ -44,6 +52,16 @@ impl Target {
             ..self
         }
     }
+}
+
+/// Keeps this thread from going to sleep for as long as its client runs. Other threads of its core come first.
+pub(super) fn stay_awake() {
+    drop(tokio::task::spawn_local(async {
+        loop {
+            std::thread::yield_now();
+            tokio::task::yield_now().await;
+        }
+    }));
 }
 
 /// What became of requests.

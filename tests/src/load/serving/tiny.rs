@@ -3,16 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use runtime::clock;
+use anyhow::{Context, Result};
 
-use super::super::{Figure, median};
+use super::super::Figure;
+use super::added::added;
 use super::closed::Closed;
-use super::connection::Connection;
 use super::peers::{Kind, Peer, Served};
 use super::rounds::{Best, Contender, Measured, OURS, beside, measure as rounds};
-use super::target::{OK, Target, on_own_thread};
-use super::timing::Timing;
+use super::target::Target;
 use super::{Bench, NO_CACHE, SUITE, TINY, in_tree};
 
 /// Its input's name, and the one that furnace gives to each model's only one.
@@ -150,38 +148,4 @@ async fn alone(bench: &Bench) -> Result<Vec<Figure>> {
     let new = rounds(&[new], closed(bench, 32), 1).await?;
     let new = Figure::alone(SUITE, "tiny/c32/rps/uncached", new.first().context("ours")?.rps, "1/s");
     Ok(vec![hits, new])
-}
-
-/// What the node adds to one run of the engine: requests that follow one another, so that none waits for another.
-pub(super) async fn added(bench: &Bench, model: &str, name: &str, target: &Target) -> Result<Vec<Figure>> {
-    eprintln!("·· what the node adds to `{model}`");
-    let count: u64 = bench.scale.pick(500, 5_000);
-    let (target, of) = (target.clone(), model.to_owned());
-    let (mut added, mut bare) = on_own_thread(async move || one_by_one(&target, &of, count).await).await?;
-    let figure = Figure::alone(SUITE, name, median(&mut added), "us");
-    Ok(vec![figure.beside("bare engine", median(&mut bare))])
-}
-
-/// Microseconds of `count` requests, the node's part and the engine's.
-async fn one_by_one(target: &Target, model: &str, count: u64) -> Result<(Vec<f64>, Vec<f64>)> {
-    let mut connection = Connection::open(target.address).await?;
-    let (mut added, mut bare, mut request) = (Vec::new(), Vec::new(), Vec::new());
-    for n in 0..count {
-        request.clear();
-        (target.write)(n, &mut request);
-        let began = clock::instant();
-        let answer = connection.ask(&request).await?;
-        let took = began.elapsed();
-        ensure!(answer.status == OK, "{model} answers {}", answer.status);
-        let exec = Timing::of(&answer)
-            .context("the node tells how long its engine ran")?
-            .exec;
-        // The first ones find nothing warm.
-        if n >= count / 10 {
-            added.push(took.saturating_sub(exec).as_secs_f64() * 1e6);
-            bare.push(exec.as_secs_f64() * 1e6);
-        }
-    }
-
-    Ok((added, bare))
 }
