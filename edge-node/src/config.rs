@@ -136,6 +136,9 @@ runtime::config_file! {
         pub memory_bytes: Option<u64> = optional 2_000_000_000,
         /// Models that never leave.
         pub pinned: Vec<ModelName> = optional ["minilm"],
+        /// Of each model that a region serves, this many of its nodes keep a copy in memory, 0 to 64: it leaves after all others, and is
+        /// loaded again when a node that kept one is gone. Give all nodes of a region the same number.
+        pub warm_copies: usize = optional 0,
     }
 
     /// What runs models.
@@ -292,6 +295,7 @@ impl NodeConfig {
             memory: MemoryConfig {
                 bytes_max: file.models.memory_bytes,
                 pinned: file.models.pinned.iter().cloned().collect(),
+                warm_copies: file.models.warm_copies,
             },
             jobs: jobs::checked(&file.jobs, path, data.join("jobs"))?,
             receipts: receipts::checked(&file.receipts, data.join("receipts"))?,
@@ -337,6 +341,7 @@ fn bounds_kept(file: &NodeFile) -> Result<(), ConfigError> {
     if let Some(bytes) = file.models.memory_bytes {
         within("models.memory-bytes", bytes, 1 << 20, u64::MAX)?;
     }
+    within("models.warm-copies", file.models.warm_copies, 0, 64)?;
     within("ingress.threads", file.ingress.threads.unwrap_or(1), 1, 256)?;
     within("batch.linger-ms", batch.linger_ms, 0, 50)?;
     within("engine.threads", engine.threads, 0, 256)?;

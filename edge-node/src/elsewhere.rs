@@ -2,11 +2,13 @@
 //!
 //! Invariant: a node outside the tenant's boundary is never named, whatever was told.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use proto::ids::{BoundaryId, ModelName};
+use proto::ids::{BoundaryId, ModelName, NodeId};
 use proto::limits::{ELSEWHERE_MAX, NEIGHBOURS_MAX};
 use proto::message::Neighbour;
+use regions::affinity::place;
 use regions::policy::Boundaries;
 
 /// How long what was told is passed on: later, those nodes may be gone.
@@ -48,6 +50,23 @@ impl Elsewhere {
         let addresses = self.neighbours.iter().filter(may).take(ELSEWHERE_MAX);
         let addresses: Vec<String> = addresses.map(|n| format!("https://{}", n.ingress)).collect();
         (!addresses.is_empty()).then(|| addresses.join(", "))
+    }
+
+    /// How many nodes of `own`'s region stand before it where copies of a model are to be kept, by model; none of a model that is not told.
+    /// Of a large region few nodes are told, so more may stand before it than it knows: then it keeps a copy that need not be.
+    #[must_use]
+    pub fn ahead(&self, own: &NodeId) -> BTreeMap<ModelName, usize> {
+        let name = own.to_string();
+        let mut ahead = BTreeMap::new();
+        for other in self.neighbours.iter().filter(|n| n.node.region == own.region) {
+            let theirs = other.node.to_string();
+            for model in &other.models {
+                if place(&theirs, model.as_str()) < place(&name, model.as_str()) {
+                    *ahead.entry(model.clone()).or_default() += 1;
+                }
+            }
+        }
+        ahead
     }
 }
 
@@ -91,6 +110,29 @@ mod tests {
             of(all(), "eu", FRESH + Duration::from_millis(1)),
             None,
             "they may be gone"
+        );
+    }
+
+    #[test]
+    fn of_each_model_as_many_nodes_keep_a_copy_as_are_asked_to() {
+        let nodes: Vec<usize> = (1..=5).collect();
+        for model in ["m", "n", "o"] {
+            let ahead = |own: usize| {
+                let others = nodes.iter().filter(|n| **n != own);
+                let told = others.map(|n| neighbour(*n, "DE", model)).collect();
+                let ahead =
+                    Elsewhere::told(told, runtime::clock::instant()).ahead(&format!("r/n{own}").parse().unwrap());
+                ahead.get(&model.parse().unwrap()).copied().unwrap_or(0)
+            };
+            let mut all: Vec<usize> = nodes.iter().map(|own| ahead(*own)).collect();
+            all.sort_unstable();
+            assert_eq!(all, [0, 1, 2, 3, 4], "each stands in a place of its own");
+        }
+        let abroad = Elsewhere::told(vec![neighbour(1, "DE", "m")], runtime::clock::instant());
+        assert_eq!(
+            abroad.ahead(&"s/n2".parse().unwrap()),
+            BTreeMap::new(),
+            "another region"
         );
     }
 

@@ -10,16 +10,20 @@
 //! run has ended. Loading happens on one thread of low priority, in the order of the asking, so that other models do not feel it.
 //! Who cannot wait for it by its deadline is refused at once, and the loading begins all the same: the next try finds it.
 //!
+//! Of each model some nodes of the region keep a copy, so that nobody there waits for its loading: which ones follows from the names of nodes and
+//! model, as long as they are told of each other. Such a copy leaves last, and is loaded where the others leave room for it.
+//!
 //! Invariant: what is loaded again was hashed again, by whoever gave the [`Load`].
 
 mod budget;
 mod seat;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use engine::leisure::at_leisure;
 use proto::ids::ModelName;
 use proto::limits::MODELS_MAX;
@@ -42,6 +46,8 @@ pub struct MemoryConfig {
     pub bytes_max: Option<u64>,
     /// Models that never leave.
     pub pinned: BTreeSet<ModelName>,
+    /// Of each model, how many nodes of a region keep a copy.
+    pub warm_copies: usize,
 }
 
 /// The keeper of the models of one node. Clones share it.
@@ -54,6 +60,8 @@ struct Shared {
     metrics: Metrics,
     began: Instant,
     places: Mutex<Vec<Weak<Place>>>,
+    /// How many nodes of the region come before this one where a copy is to be kept.
+    ahead: ArcSwap<BTreeMap<ModelName, usize>>,
     /// Bytes of models that are being loaded: their room is taken already.
     claimed: Mutex<u64>,
     /// To the loading thread, which ends when this is gone.
@@ -87,6 +95,7 @@ impl Memory {
             metrics,
             began: clock::instant(),
             places: Mutex::default(),
+            ahead: ArcSwap::default(),
             claimed: Mutex::default(),
             asked,
         })))
@@ -109,6 +118,30 @@ impl Memory {
     #[must_use]
     pub fn is_pinned(&self, model: &ModelName) -> bool {
         self.0.config.pinned.contains(model)
+    }
+
+    /// Whether this node is one of those that keep a copy of `model`. Who has been told of no others keeps all.
+    fn keeps(&self, model: &ModelName) -> bool {
+        let ahead = self.0.ahead.load();
+        ahead.get(model).copied().unwrap_or(0) < self.0.config.warm_copies
+    }
+
+    /// Takes what was told of the region's other nodes: how many come before this one, by model. Copies that this node is now to keep are
+    /// loaded as far as they fit beside each other.
+    pub fn stand(&self, ahead: BTreeMap<ModelName, usize>) {
+        self.0.ahead.store(Arc::new(ahead));
+        let residents = self.residents();
+        let staying = residents
+            .iter()
+            .filter(|(_, resident)| resident.pinned || resident.kept);
+        let mut used: u64 = staying.map(|(_, resident)| resident.bytes).sum();
+        for place in self.places().into_iter().filter(|place| !place.is_here()) {
+            let with = used.saturating_add(place.bytes);
+            let fits = self.0.config.bytes_max.is_none_or(|max| with <= max);
+            if fits && self.keeps(&place.model) && place.begin() {
+                used = with;
+            }
+        }
     }
 
     /// Room for `bytes`: lets others leave until they fit, or nobody is left who may.
@@ -171,17 +204,21 @@ impl Memory {
     }
 
     fn residents(&self) -> Vec<(Arc<Place>, Resident)> {
-        let places: Vec<Arc<Place>> = self.lock().iter().filter_map(Weak::upgrade).collect();
-        let here = places.into_iter().filter(|place| place.is_here());
+        let here = self.places().into_iter().filter(|place| place.is_here());
         here.map(|place| {
             let resident = Resident {
                 bytes: place.bytes,
                 used_ms: place.used_ms(),
                 pinned: self.is_pinned(&place.model),
+                kept: self.keeps(&place.model),
             };
             (place, resident)
         })
         .collect()
+    }
+
+    fn places(&self) -> Vec<Arc<Place>> {
+        self.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     fn tell(&self) {

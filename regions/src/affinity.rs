@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 
 use crate::steer::{Decision, Verdict, mix};
-use crate::topology::{Node, Topology};
+use crate::topology::{Node, Topology, token};
 
 /// A node has at most this many quarters of the mean of requests in flight, and one.
 pub const BOUND_QUARTERS: u64 = 5;
@@ -51,6 +51,12 @@ impl InFlight {
 pub fn bound(total: u64, nodes: u64) -> u64 {
     let mean = (total * BOUND_QUARTERS).div_ceil(4 * nodes.max(1));
     mean.max(FREE_IN_FLIGHT.into())
+}
+
+/// Where `node` stands among nodes that keep `what`: those with the lowest numbers do. Equal wherever it is asked.
+#[must_use]
+pub fn place(node: &str, what: &str) -> u64 {
+    mix(token(node.as_bytes()) ^ token(what.as_bytes()))
 }
 
 impl Decision {

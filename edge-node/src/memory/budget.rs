@@ -9,17 +9,26 @@ pub(super) struct Resident {
     pub(super) used_ms: u64,
     /// It never leaves.
     pub(super) pinned: bool,
+    /// It leaves last: this node is one of those that keep a copy.
+    pub(super) kept: bool,
 }
 
-/// Indexes of those who leave so that `need` more bytes fit into `max`: the least recently used first, nobody whose leaving is not needed,
-/// never one that is pinned. A small one stays where a large one that was used after it has to leave anyway.
+impl Resident {
+    /// Who leaves first.
+    fn turn(&self) -> (bool, u64) {
+        (self.kept, self.used_ms)
+    }
+}
+
+/// Indexes of those who leave so that `need` more bytes fit into `max`: the least recently used first, those that are kept after all others,
+/// nobody whose leaving is not needed, never one that is pinned. A small one stays where a large one that was used after it has to leave anyway.
 ///
 /// Where all that is not enough all of them leave: what is asked for is loaded all the same, since a
 /// model larger than the bound would otherwise never answer.
 pub(super) fn leavers(residents: &[Resident], max: u64, need: u64) -> Vec<usize> {
     let mut used: u64 = residents.iter().map(|resident| resident.bytes).sum();
     let mut order: Vec<usize> = (0..residents.len()).filter(|&n| !residents[n].pinned).collect();
-    order.sort_by_key(|&n| residents[n].used_ms);
+    order.sort_by_key(|&n| residents[n].turn());
     let mut leaving = Vec::new();
     for n in order {
         if used.saturating_add(need) <= max {
@@ -47,7 +56,18 @@ mod tests {
     use super::*;
 
     fn resident(bytes: u64, used_ms: u64, pinned: bool) -> Resident {
-        Resident { bytes, used_ms, pinned }
+        Resident {
+            bytes,
+            used_ms,
+            pinned,
+            kept: false,
+        }
+    }
+    fn kept(bytes: u64, used_ms: u64) -> Resident {
+        Resident {
+            kept: true,
+            ..resident(bytes, used_ms, false)
+        }
     }
 
     #[test]
@@ -65,6 +85,14 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_is_kept_leaves_when_all_others_have() {
+        let all = [kept(10, 1), resident(10, 2, false), kept(10, 3), resident(10, 4, false)];
+        assert_eq!(leavers(&all, 40, 10), [1]);
+        assert_eq!(leavers(&all, 40, 20), [3, 1]);
+        assert_eq!(leavers(&all, 40, 30), [0, 3, 1]);
+    }
+
+    #[test]
     fn a_small_one_stays_where_a_large_one_leaves() {
         let all = [resident(1, 1, false), resident(90, 2, false)];
         assert_eq!(leavers(&all, 100, 20), [1]);
@@ -74,9 +102,12 @@ mod tests {
     proptest! {
         #[test]
         fn whoever_leaves_has_to_and_with_those_used_before_the_last_one_gone_it_has_to_as_well(
-            all in prop::collection::vec((0_u64..100, 0_u64..10, any::<bool>()), 0..20), max in 0_u64..600, need in 0_u64..100
+            all in prop::collection::vec((0_u64..100, 0_u64..10, 0..4), 0..20), max in 0_u64..600, need in 0_u64..100
         ) {
-            let all: Vec<Resident> = all.into_iter().map(|(b, u, p)| resident(b, u, p)).collect();
+            let all: Vec<Resident> = all
+                .into_iter()
+                .map(|(b, u, how)| Resident { kept: how == 1, ..resident(b, u, how == 0) })
+                .collect();
             let leaving = leavers(&all, max, need);
             let stays = |n: &usize| !leaving.contains(n);
             let used: u64 = (0..all.len()).filter(stays).map(|n| all[n].bytes).sum();
@@ -84,9 +115,9 @@ mod tests {
                 prop_assert!(!all[*gone].pinned);
                 prop_assert!(used + all[*gone].bytes + need > max, "{gone} could stay");
             }
-            // Those up to the last one that leaves, in order of use, would have been enough; and without that one they would not.
-            let last = leaving.iter().map(|&n| all[n].used_ms).max();
-            let earlier = |n: &usize| !all[*n].pinned && last.is_some_and(|last| all[*n].used_ms < last);
+            // Those up to the last one that leaves, in their order, would have been enough; and without that one they would not.
+            let last = leaving.iter().map(|&n| all[n].turn()).max();
+            let earlier = |n: &usize| !all[*n].pinned && last.is_some_and(|last| all[*n].turn() < last);
             let without: u64 = (0..all.len()).filter(|n| !earlier(n)).map(|n| all[n].bytes).sum();
             prop_assert!(last.is_none() || without + need > max);
             if used + need > max {

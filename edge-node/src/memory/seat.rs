@@ -200,7 +200,7 @@ impl Place {
     }
 
     /// Asks for it once, however many wait; false where nobody takes the wish.
-    fn begin(self: &Arc<Self>) -> bool {
+    pub(super) fn begin(self: &Arc<Self>) -> bool {
         let begun = self.step.send_if_modified(|step| {
             let begins = *step != Step::Loading && !self.is_here();
             if begins {

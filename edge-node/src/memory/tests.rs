@@ -6,7 +6,12 @@ use crate::engine::Model;
 use crate::testing::Doubler;
 
 fn memory(bytes_max: u64, pinned: &[&str]) -> Memory {
+    keeper(bytes_max, pinned, 0)
+}
+
+fn keeper(bytes_max: u64, pinned: &[&str], warm_copies: usize) -> Memory {
     let config = MemoryConfig {
+        warm_copies,
         bytes_max: Some(bytes_max),
         pinned: pinned.iter().map(|name| name.parse().unwrap()).collect(),
     };
@@ -70,6 +75,42 @@ async fn who_was_asked_last_stays_and_who_is_pinned_never_leaves() {
     tokio::time::sleep(Duration::from_millis(2)).await;
     assert!(seats[4].0.within(soon()).await.is_ok());
     assert_eq!(here(&seats), [0, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_copy_that_this_node_keeps_leaves_last_and_is_loaded_when_it_becomes_its_turn() {
+    let memory = keeper(30, &[], 1);
+    let seats = seats(&memory, 5);
+    let ahead = |models: &[usize]| models.iter().map(|n| (format!("m{n}").parse().unwrap(), 1)).collect();
+    let arrived = async |wanted: &[usize]| {
+        while !wanted.iter().all(|n| here(&seats).contains(n)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    memory.stand(ahead(&[1, 2, 3, 4]));
+    arrived(&[0]).await;
+    for n in [1, 2, 3, 4] {
+        tokio::time::sleep(Duration::from_millis(2)).await; // who is older is told by a clock of milliseconds
+        assert!(seats[n].0.within(soon()).await.is_ok());
+    }
+    assert_eq!(here(&seats), [0, 3, 4], "the oldest is kept");
+    // Whoever kept the second is gone.
+    memory.stand(ahead(&[2, 3, 4]));
+    arrived(&[0, 1]).await;
+    assert_eq!(here(&seats), [0, 1, 4]);
+    // Where not all of them fit, nobody pushes others out to be kept.
+    memory.stand(ahead(&[4]));
+    arrived(&[0, 1, 2]).await;
+    let loads = || {
+        seats
+            .iter()
+            .map(|(_, loads)| loads.load(Ordering::SeqCst))
+            .sum::<usize>()
+    };
+    let before = loads();
+    memory.stand(ahead(&[4]));
+    assert_eq!(seats[3].0.warmth(), Warmth::Cold, "nobody asked for it");
+    assert_eq!((loads(), here(&seats)), (before, vec![0, 1, 2]));
 }
 
 #[tokio::test]

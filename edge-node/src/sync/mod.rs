@@ -133,7 +133,7 @@ pub fn start(parts: Parts<'_>, lifecycle: &Lifecycle) -> Result<(), StartError> 
             seed,
         },
         loader,
-        memory,
+        memory: memory.clone(),
         kept,
         serving: serving.clone(),
         class,
@@ -144,6 +144,7 @@ pub fn start(parts: Parts<'_>, lifecycle: &Lifecycle) -> Result<(), StartError> 
     let talk = Talk {
         link,
         belief,
+        memory,
         instruments,
         lifecycle,
     };
@@ -157,6 +158,7 @@ pub fn start(parts: Parts<'_>, lifecycle: &Lifecycle) -> Result<(), StartError> 
 struct Talk {
     link: Link,
     belief: Belief,
+    memory: Memory,
     instruments: Instruments,
     lifecycle: Lifecycle,
 }
@@ -189,6 +191,7 @@ impl Talk {
         let reporter = report::Reporter {
             link: self.link,
             belief: self.belief,
+            memory: self.memory,
             serving,
             status,
             node,

@@ -20,6 +20,7 @@ use super::belief::Belief;
 use super::instruments::{ByOutcome, Instruments, Outcome};
 use super::link::Link;
 use crate::elsewhere::Elsewhere;
+use crate::memory::Memory;
 use crate::release::Status;
 use crate::serving::Serving;
 
@@ -39,6 +40,7 @@ pub(super) struct Reporter {
     pub(super) link: Link,
     pub(super) belief: Belief,
     pub(super) serving: Serving,
+    pub(super) memory: Memory,
     pub(super) status: watch::Receiver<Status>,
     pub(super) node: NodeId,
     pub(super) identity: Arc<Identity>,
@@ -77,7 +79,11 @@ impl Reporter {
         let now = clock::instant();
         let answer = tokio::time::timeout(ANSWER_MAX, connection.ask(&Request::Neighbours)).await;
         match answer {
-            Ok(Ok(Response::Neighbours(told))) => self.serving.point_to(Elsewhere::told(told, now)),
+            Ok(Ok(Response::Neighbours(told))) => {
+                let told = Elsewhere::told(told, now);
+                self.memory.stand(told.ahead(&self.node));
+                self.serving.point_to(told);
+            }
             _ => tracing::debug!("the control plane told of no other nodes"),
         }
         Some(now)

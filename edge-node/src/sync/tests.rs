@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::fixture::{self, FakeLog, plane};
 use super::*;
 use crate::engine::{Fault, Model};
-use crate::memory::MemoryConfig;
+use crate::memory::{MemoryConfig, Warmth};
 use crate::metrics::Metrics;
 use crate::release::Package;
 use crate::serving::ServingSet;
@@ -68,8 +68,13 @@ struct Life {
 }
 
 fn memory(bytes_max: Option<u64>) -> Memory {
+    keeper(bytes_max, 0)
+}
+
+fn keeper(bytes_max: Option<u64>, warm_copies: usize) -> Memory {
     let config = MemoryConfig {
         bytes_max,
+        warm_copies,
         ..MemoryConfig::default()
     };
     Memory::start(config, Metrics::new(&mut runtime::metrics::Metrics::new())).unwrap()
@@ -311,6 +316,23 @@ async fn a_model_without_room_in_memory_waits_on_disk_for_who_asks_and_is_hashed
     );
     assert_eq!(second.loader.loaded.lock().unwrap().len(), 1);
     second.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_the_region_counts_on_comes_back_before_anybody_asks() {
+    let fleet = Fleet::new();
+    fleet.plane.lock().unwrap().neighbours = Some(Vec::new());
+    fleet.order("m@1", fleet.publish("m@1", &weights(1, 60_000)), 1);
+    let data = fleet.dir.path().join("data");
+    let node = Life::with(keeper(Some(100_000), 1), &fleet.address, &data, &fleet.identity);
+    node.serves("m@1").await;
+    // A model too large for the bound lets everybody leave.
+    drop(node.memory.make_room(1_000_000));
+    let slot = Arc::clone(&node.serving.load().models.values().next().unwrap().clone());
+    node.until("in memory again", |_| slot.seat.warmth() == Warmth::Hot)
+        .await;
+    assert_eq!(node.loader.loaded.lock().unwrap().len(), 2);
+    node.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
