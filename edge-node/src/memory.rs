@@ -252,7 +252,7 @@ fn load_in_turn(asks: &Receiver<Weak<Place>>) {
     }
 }
 
-/// Niceness of the thread that loads what somebody waits for, and how long it leaves the cores to requests altogether.
+/// Niceness of the thread that loads what somebody waits for, and how long it leaves the cores to requests altogether where it does not get on.
 const NICE_ON_DEMAND: i32 = 5;
 const PATIENCE_ON_DEMAND: Duration = Duration::from_millis(250);
 /// Of threads, and their children, that make releases ready: nobody waits for them.

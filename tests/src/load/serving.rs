@@ -15,7 +15,7 @@
 //! | `embedder` | `embedder/c32/rps`, `../f32` | texts of mixed lengths, our int8, and our f32, on 32 connections |
 //! | | `../rps/quick` | ours beside the fastest int8 of the others, whatever it answers |
 //! | | `embedder/cosine_min` | the text whose embedding lies furthest from ONNX Runtime's f32 |
-//! | `overload` | `overload4x/goodput` | open loop at 4 times the capacity just measured: answered within the bound, as a share of it; `../sentence`: of short texts; `../sentence/apart`: by a node on half of the cores, clients on the other |
+//! | `overload` | `overload4x/goodput` | open loop at 4 times the capacity just measured: answered within the bound, as a share of it; `../sentence`: of short texts; `../sentence/apart`: by a node on half of the cores, clients on the other half |
 //! | | `../admitted_p99_ms`, `../refusal_p50_ms` | times of the answered, and of the refused |
 //! | `deadline` | `deadline/late_executions` | runs that began after the request's deadline; `../late_answers`, `../asked` |
 //! | `isolation` | `load_isolation/p99_ratio` | p99 of the tiny model while 90 MB are loaded, by that before; `../embedder`: of the embedder |

@@ -1,7 +1,9 @@
-//! What the node adds to one run of its engine when nothing waits: beside the engine's own time, and beside a server that does nothing else.
+//! What the node adds to one run of its engine when nothing waits: beside the engine's own time, and beside a server that does nothing
+//! else.
 //!
-//! That server takes the same requests off a socket, keeps its thread as busy as the engine is, and answers as many bytes. It reads no HTTP, no JSON and
-//! has no queue: what it adds is what a socket and two threads that wake each other cost on this machine.
+//! That server takes the same requests off a socket, keeps its thread busy for as long as the engine ran, and answers as many
+//! bytes. It reads no HTTP, no JSON and has no queue: what it adds is what a socket and two threads that wake each other cost on this
+//! machine. It is a thread of the client's process and is asked after the node, which makes it cheaper rather than dearer.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -11,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use runtime::clock;
 
 use super::super::{Figure, median};
+use super::answer::Answer;
 use super::connection::Connection;
 use super::target::{OK, Target, on_own_thread};
 use super::timing::Timing;
@@ -24,8 +27,8 @@ const REQUEST_BYTES_MAX: usize = 64 << 10;
 struct Seen {
     /// Microseconds of each, less the engine's.
     added: Vec<f64>,
-    /// The engine's.
-    bare: Vec<f64>,
+    /// The engine's part of each, the first ones' too.
+    bare: Vec<Duration>,
     /// Bytes of the last answer.
     answer: usize,
 }
@@ -35,14 +38,16 @@ pub(super) async fn added(bench: &Bench, model: &str, name: &str, target: &Targe
     eprintln!("·· what the node adds to `{model}`");
     let count: u64 = bench.scale.pick(500, 5_000);
     let of_node = target.clone();
-    let mut node = on_own_thread(async move || one_by_one(&of_node, count, engines_part).await).await?;
-    let (added, bare) = (median(&mut node.added), median(&mut node.bare));
-    let busy = Duration::from_secs_f64(bare / 1e6);
+    let mut node =
+        on_own_thread(async move || one_by_one(&of_node, count, |_, answer| engines_part(answer)).await).await?;
     let idler = Target {
-        address: serve_nothing(busy, node.answer)?,
+        address: serve_nothing(node.bare.clone(), node.answer)?,
         ..target.clone()
     };
-    let mut least = on_own_thread(async move || one_by_one(&idler, count, |_| Some(busy)).await).await?;
+    let busy = node.bare.clone();
+    let as_busy = move |n, _: &Answer<'_>| at(&busy, n);
+    let mut least = on_own_thread(async move || one_by_one(&idler, count, as_busy).await).await?;
+    let (added, bare) = (median(&mut node.added), median(&mut micros(&node.bare)));
     let figure = |name: &str| Figure::alone(SUITE, name, added, "us");
     Ok(vec![
         figure(name).beside("bare engine", bare),
@@ -51,16 +56,22 @@ pub(super) async fn added(bench: &Bench, model: &str, name: &str, target: &Targe
 }
 
 /// As the node tells.
-fn engines_part(answer: &super::answer::Answer<'_>) -> Option<Duration> {
+fn engines_part(answer: &Answer<'_>) -> Option<Duration> {
     Some(Timing::of(answer)?.exec)
 }
 
-/// Asks `count` times; `busy` gives the part of a time that is the engine's.
-async fn one_by_one(
-    target: &Target,
-    count: u64,
-    busy: impl Fn(&super::answer::Answer<'_>) -> Option<Duration>,
-) -> Result<Seen> {
+/// The n-th time of several, again and again.
+fn at(times: &[Duration], n: u64) -> Option<Duration> {
+    let count = u64::try_from(times.len()).ok()?;
+    times.get(usize::try_from(n.checked_rem(count)?).ok()?).copied()
+}
+
+fn micros(times: &[Duration]) -> Vec<f64> {
+    times.iter().map(|time| time.as_secs_f64() * 1e6).collect()
+}
+
+/// Asks `count` times; `busy` gives the engine's part of the n-th answer's time.
+async fn one_by_one(target: &Target, count: u64, busy: impl Fn(u64, &Answer<'_>) -> Option<Duration>) -> Result<Seen> {
     let mut connection = Connection::open(target.address).await?;
     let (mut seen, mut request) = (Seen::default(), Vec::new());
     for n in 0..count {
@@ -70,29 +81,32 @@ async fn one_by_one(
         let answer = connection.ask(&request).await?;
         let took = began.elapsed();
         ensure!(answer.status == OK, "{} answers {}", target.address, answer.status);
-        let engines = busy(&answer).context("the node tells how long its engine ran")?;
+        let engines = busy(n, &answer).context("the node tells how long its engine ran")?;
         seen.answer = answer.bytes;
         // The first ones find nothing warm.
         if n >= count / 10 {
             seen.added.push(took.saturating_sub(engines).as_secs_f64() * 1e6);
-            seen.bare.push(engines.as_secs_f64() * 1e6);
         }
+        seen.bare.push(engines);
     }
     Ok(seen)
 }
 
-/// Starts a thread that answers each request of one connection after being `busy`, and ends with it.
-fn serve_nothing(busy: Duration, bytes: usize) -> Result<SocketAddr> {
+/// Starts a thread that answers each request of one connection after being `busy` for the next of these times, and ends with it.
+fn serve_nothing(busy: Vec<Duration>, bytes: usize) -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let (address, answer) = (listener.local_addr()?, nothing(bytes));
     let serve = move || -> std::io::Result<()> {
         let (mut stream, _) = listener.accept()?;
         stream.set_nodelay(true)?;
         let mut request = vec![0; REQUEST_BYTES_MAX];
-        // One write of a client that waits for its answer is one read here.
-        while stream.read(&mut request)? > 0 {
+        for busy in busy.iter().cycle() {
+            // One write of a client that waits for its answer is one read here.
+            if stream.read(&mut request)? == 0 {
+                break;
+            }
             let began = clock::instant();
-            while began.elapsed() < busy {
+            while began.elapsed() < *busy {
                 std::hint::spin_loop();
             }
             stream.write_all(&answer)?;
@@ -133,13 +147,15 @@ mod tests {
 
     #[tokio::test]
     async fn the_server_that_does_nothing_is_as_busy_as_it_is_told() {
-        let busy = Duration::from_millis(2);
+        let busy = [1, 3].map(Duration::from_millis);
         let target = Target::new(
-            serve_nothing(busy, 500).unwrap(),
+            serve_nothing(busy.to_vec(), 500).unwrap(),
             std::sync::Arc::new(|_, request: &mut Vec<u8>| request.extend_from_slice(b"anything")),
         );
-        let seen = one_by_one(&target, 10, |_| Some(Duration::ZERO)).await.unwrap();
-        assert!(seen.added.iter().all(|us| *us >= 2e3), "{:?}", seen.added);
-        assert!((499..=500).contains(&seen.answer));
+        let whole = one_by_one(&target, 10, |_, _| Some(Duration::ZERO)).await.unwrap();
+        assert!(whole.added.iter().all(|us| *us >= 1e3), "{:?}", whole.added);
+        let long = whole.added.iter().filter(|us| **us >= 3e3);
+        assert!(long.count() >= 4, "every other one: {:?}", whole.added);
+        assert!((499..=500).contains(&whole.answer));
     }
 }

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use engine::leisure::beat;
 use fleet::dev::layout::{Folders, NODES};
 use fleet::dev::world::{RunFile, World};
+use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::asked::Door;
 use super::connection::Connection;
@@ -24,37 +25,43 @@ use crate::fleet::{command, command_aside, until};
 const NODE: &str = "eu-dub/n1";
 const REGION: &str = "eu-dub";
 const TENANT: &str = "world";
-/// More than there are; the system takes those that it has.
-const ALL_CORES: &str = "0-1023";
 
 /// The fleet, and where its node is asked.
 pub(super) struct Ours {
     /// The node's plain listener.
     pub(super) address: SocketAddr,
     world: World,
+    /// Those that this process was given, and leaves to the fleet.
+    cores: Vec<usize>,
     _folder: tempfile::TempDir,
 }
 
 /// Processes of the fleet that stand on machines of their own in earnest: while this lives they keep to one core, at leisure.
 pub(super) struct Aside {
     core: usize,
+    cores: Vec<usize>,
     over: Arc<AtomicBool>,
     processes: Vec<u32>,
 }
 
 impl Aside {
-    fn new(processes: Vec<u32>) -> Result<Self> {
+    fn new(processes: Vec<u32>, cores: Vec<usize>) -> Result<Self> {
         let (core, over) = (rustix::thread::sched_getcpu(), Arc::new(AtomicBool::new(false)));
         let told = Arc::clone(&over);
         std::thread::Builder::new()
             .name("beat".to_owned())
             .spawn(move || beat(core, || !told.load(Ordering::Relaxed)))?;
-        let aside = Self { core, over, processes };
-        aside.all(&core.to_string(), "--idle")?;
+        let aside = Self {
+            core,
+            cores,
+            over,
+            processes,
+        };
+        aside.all(&[core], "--idle")?;
         Ok(aside)
     }
 
-    fn all(&self, cores: &str, class: &str) -> Result<()> {
+    fn all(&self, cores: &[usize], class: &str) -> Result<()> {
         for process in &self.processes {
             keep_to(cores, *process)?;
             util_linux("chrt", &[class, "--all-tasks", "--pid", "0", &process.to_string()])?;
@@ -66,7 +73,7 @@ impl Aside {
 impl Drop for Aside {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
-        if let Err(why) = self.all(ALL_CORES, "--other") {
+        if let Err(why) = self.all(&self.cores, "--other") {
             eprintln!("·· parts of the fleet stay aside: {why:#}");
         }
     }
@@ -76,12 +83,17 @@ const fn roll_out(release: &str) -> [&str; 6] {
     ["rollout", "start", release, "--waves", REGION, "--watch"]
 }
 
-/// Keeps a process, all its threads, to `cores`, a list like `0-1,3`.
-fn keep_to(cores: &str, process: u32) -> Result<()> {
-    util_linux(
-        "taskset",
-        &["--all-tasks", "--cpu-list", "--pid", cores, &process.to_string()],
-    )
+/// Keeps a process, all its threads, to `cores`.
+fn keep_to(cores: &[usize], process: u32) -> Result<()> {
+    let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
+    let (cores, process) = (cores.join(","), process.to_string());
+    util_linux("taskset", &["--all-tasks", "--cpu-list", "--pid", &cores, &process])
+}
+
+/// The cores that this process may use.
+fn own_cores() -> Result<Vec<usize>> {
+    let may = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU).filter(|core| may.is_set(*core)).collect())
 }
 
 fn util_linux(program: &str, args: &[&str]) -> Result<()> {
@@ -112,6 +124,7 @@ impl Ours {
         Ok(Self {
             address,
             world,
+            cores: own_cores()?,
             _folder: folder,
         })
     }
@@ -164,19 +177,21 @@ impl Ours {
     /// # Errors
     /// Their processes are not to be found.
     pub(super) fn leave_the_cores(&self) -> Result<Aside> {
-        Aside::new(self.others()?)
+        Aside::new(self.others()?, self.cores.clone())
     }
 
-    /// Starts the node again on half of the cores; the other half is for this process, its clients, and for the rest of the fleet. In earnest
-    /// they stand on machines of their own.
+    /// Starts the node again on half of the cores, in the order of their numbers; the other half is for this process, its clients, and for the rest
+    /// of the fleet. In earnest they stand on machines of their own. False, and nothing is done, where there is one core.
     ///
     /// # Errors
-    /// There is one core, or the node did not start.
-    pub(super) async fn apart(&mut self) -> Result<()> {
-        let all = std::thread::available_parallelism()?.get();
-        ensure!(all > 1, "one core cannot be shared out");
-        self.on_cores(&format!("0-{}", all / 2 - 1), &format!("{}-{}", all / 2, all - 1))
-            .await
+    /// The node did not start.
+    pub(super) async fn apart(&mut self) -> Result<bool> {
+        let cores = self.cores.clone();
+        let (node, others) = cores.split_at(cores.len() / 2);
+        if !node.is_empty() {
+            self.on_cores(node, others).await?;
+        }
+        Ok(!node.is_empty())
     }
 
     /// Starts the node again on all cores, which it shares with its clients.
@@ -184,10 +199,11 @@ impl Ours {
     /// # Errors
     /// It did not start.
     pub(super) async fn together(&mut self) -> Result<()> {
-        self.on_cores(ALL_CORES, ALL_CORES).await
+        let cores = self.cores.clone();
+        self.on_cores(&cores, &cores).await
     }
 
-    async fn on_cores(&mut self, node: &str, others: &str) -> Result<()> {
+    async fn on_cores(&mut self, node: &[usize], others: &[usize]) -> Result<()> {
         // A process begins on the cores of whoever starts it.
         keep_to(node, std::process::id())?;
         self.start_again().await?;

@@ -27,8 +27,8 @@ pub struct Target {
     pub write: Arc<Write>,
     /// Sees answers.
     pub look: Arc<Look>,
-    /// Whether the client looks for answers all the time and does not sleep: on a core of its own that costs nobody anything, and waking it
-    /// would cost the server what a client on another machine does not.
+    /// Whether the client looks for answers all the time and does not sleep: for one on cores of its own, since waking it would cost the
+    /// server what a client on another machine does not.
     pub awake: bool,
 }
 
@@ -54,7 +54,7 @@ impl Target {
     }
 }
 
-/// Keeps this thread from going to sleep for as long as its client runs. Other threads of its core come first.
+/// Keeps this thread from going to sleep for as long as its client runs; it offers its core to other threads all the time.
 pub(super) fn stay_awake() {
     drop(tokio::task::spawn_local(async {
         loop {
