@@ -52,8 +52,8 @@ impl Elsewhere {
         (!addresses.is_empty()).then(|| addresses.join(", "))
     }
 
-    /// How many nodes of `own`'s region stand before it where copies of a model are to be kept, by model; none of a model that is not told.
-    /// Of a large region few nodes are told, so more may stand before it than it knows: then it keeps a copy that need not be.
+    /// How many nodes of `own`'s region stand before it where copies of a model are to be kept, by model; none of a model that is not
+    /// told. Of a large region few nodes are told, so more may stand before it than it knows: then it keeps a copy that need not be.
     #[must_use]
     pub fn ahead(&self, own: &NodeId) -> BTreeMap<ModelName, usize> {
         let name = own.to_string();

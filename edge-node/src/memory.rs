@@ -10,8 +10,9 @@
 //! run has ended. Loading happens on one thread of low priority, in the order of the asking, so that other models do not feel it.
 //! Who cannot wait for it by its deadline is refused at once, and the loading begins all the same: the next try finds it.
 //!
-//! Of each model some nodes of the region keep a copy, so that nobody there waits for its loading: which ones follows from the names of nodes and
-//! model, as long as they are told of each other. Such a copy leaves last, and is loaded where the others leave room for it.
+//! Of each model some nodes of the region keep a copy, so that nobody there waits for its loading: which ones follows from the names
+//! of nodes and model, as long as they are told of each other. Such a copy leaves last, and is loaded where those that stay leave
+//! room for it.
 //!
 //! Invariant: what is loaded again was hashed again, by whoever gave the [`Load`].
 
@@ -126,8 +127,8 @@ impl Memory {
         ahead.get(model).copied().unwrap_or(0) < self.0.config.warm_copies
     }
 
-    /// Takes what was told of the region's other nodes: how many come before this one, by model. Copies that this node is now to keep are
-    /// loaded as far as they fit beside each other.
+    /// Takes what was told of the region's other nodes: how many come before this one, by model. Copies that this node is to keep
+    /// are loaded as far as they fit beside each other; one that could not be loaded is left to whoever asks for it.
     pub fn stand(&self, ahead: BTreeMap<ModelName, usize>) {
         self.0.ahead.store(Arc::new(ahead));
         let residents = self.residents();
@@ -135,7 +136,7 @@ impl Memory {
             .iter()
             .filter(|(_, resident)| resident.pinned || resident.kept);
         let mut used: u64 = staying.map(|(_, resident)| resident.bytes).sum();
-        for place in self.places().into_iter().filter(|place| !place.is_here()) {
+        for place in self.places().into_iter().filter(|place| place.rests()) {
             let with = used.saturating_add(place.bytes);
             let fits = self.0.config.bytes_max.is_none_or(|max| with <= max);
             if fits && self.keeps(&place.model) && place.begin() {
@@ -252,7 +253,8 @@ fn load_in_turn(asks: &Receiver<Weak<Place>>) {
     }
 }
 
-/// Niceness of the thread that loads what somebody waits for, and how long it leaves the cores to requests altogether where it does not get on.
+/// Niceness of the thread that loads what somebody waits for, and how long it leaves the cores to requests altogether where it does
+/// not get on.
 const NICE_ON_DEMAND: i32 = 5;
 const PATIENCE_ON_DEMAND: Duration = Duration::from_millis(250);
 /// Of threads, and their children, that make releases ready: nobody waits for them.

@@ -20,8 +20,9 @@ impl Resident {
     }
 }
 
-/// Indexes of those who leave so that `need` more bytes fit into `max`: the least recently used first, those that are kept after all others,
-/// nobody whose leaving is not needed, never one that is pinned. A small one stays where a large one that was used after it has to leave anyway.
+/// Indexes of those who leave so that `need` more bytes fit into `max`: the least recently used first, those that are kept after all
+/// others, nobody whose leaving is not needed, never one that is pinned. A small one stays where a large one that was used after it
+/// has to leave anyway.
 ///
 /// Where all that is not enough all of them leave: what is asked for is loaded all the same, since a
 /// model larger than the bound would otherwise never answer.

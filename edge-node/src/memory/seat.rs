@@ -144,6 +144,10 @@ impl Place {
     pub(super) fn is_here(&self) -> bool {
         self.here.load().is_some()
     }
+    /// Whether it is on disk, not on its way, and nothing is known against it.
+    pub(super) fn rests(&self) -> bool {
+        !self.is_here() && *self.step.borrow() == Step::Rests
+    }
     pub(super) fn used_ms(&self) -> u64 {
         self.used_ms.load(Ordering::Relaxed)
     }

@@ -114,6 +114,26 @@ async fn a_copy_that_this_node_keeps_leaves_last_and_is_loaded_when_it_becomes_i
 }
 
 #[tokio::test]
+async fn a_copy_that_cannot_be_loaded_is_not_tried_again_until_somebody_asks() {
+    let memory = keeper(10, &[], 1);
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&tries);
+    let load: Load = Arc::new(move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Err("the disk is gone".to_owned())
+    });
+    let seat = memory.seat(&"m".parse().unwrap(), 10, Duration::ZERO, load, None);
+    memory.stand(BTreeMap::new());
+    while tries.load(Ordering::SeqCst) == 0 || seat.warmth() == Warmth::Loading {
+        tokio::task::yield_now().await;
+    }
+    memory.stand(BTreeMap::new());
+    assert_eq!(seat.warmth(), Warmth::Cold);
+    assert_eq!(seat.within(soon()).await.err(), Some(Refusal::Failed));
+    assert_eq!(tries.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
 async fn a_model_that_leaves_while_it_runs_is_still_there_for_the_run() {
     let memory = memory(10, &[]);
     let seats = seats(&memory, 2);

@@ -37,15 +37,16 @@ use crate::measure::read;
 /// How long work for which nobody waits leaves the cores to all else: [`SPELLS`] times as long is less than any child may take.
 pub const PATIENCE_AHEAD: Duration = Duration::from_secs(5);
 
-/// Who gets on stays at leisure so many times as long as its patience lasts, and no longer: it keeps to one core, and others may be free.
+/// Who gets on stays at leisure so many times as long as its patience lasts, and no longer: it keeps to one core, and others may be
+/// free.
 const SPELLS: u32 = 4;
 
 /// Of a thread that waits and looks.
 const STACK_BYTES: usize = 64 << 10;
 
-/// Does `work` on this thread in what the others leave; where it waited for a core half of `patience` or longer, with the niceness `nice`: beside a
-/// busy core 5 has a quarter of one, 10 a tenth. Afterwards the thread stays as it is then. Threads that `work` starts begin so, on the
-/// same core, and stay so: see [`Starter`].
+/// Does `work` on this thread in what the others leave; where it waited for a core for half of `patience` or longer, with the niceness
+/// `nice`: beside a busy core 5 has a quarter of one, 10 a tenth. Afterwards the thread stays as it is then. Threads that `work`
+/// starts begin so, on the same core, and stay so: see [`Starter`].
 pub fn at_leisure<T>(nice: i32, patience: Duration, work: impl FnOnce() -> T) -> T {
     on_one_core(nice, patience, sched_getaffinity(None).ok(), work)
 }
@@ -101,8 +102,8 @@ fn on_one_core<T>(nice: i32, patience: Duration, cores: Option<CpuSet>, work: im
     })
 }
 
-/// Wakes on `core` every 50 us while it `goes_on`, on a thread that is for nothing else, and later where somebody has the core who is not at
-/// leisure: then nobody has to be put aside. Each time takes 4 to 12 us.
+/// Wakes on `core` every 50 us while it `goes_on`, on a thread that is for nothing else, and later where somebody has the core who is
+/// not at leisure: then nobody has to be put aside. Each time takes 4 to 12 us.
 pub fn beat(core: usize, goes_on: impl Fn() -> bool) {
     stand_by();
     keep_to(core);
@@ -117,11 +118,11 @@ fn stand_by() {
     change(thread_native_id(), Normal::Batch);
 }
 
-/// Lets this thread have less than others, as [`yield_to_others`], and wait for its turn when it wakes: it puts aside threads at leisure, and no
-/// others.
+/// Lets this thread have less than others, as [`yield_to_others`], and wait for its turn when it wakes: it puts aside threads at
+/// leisure, and no others.
 pub fn stand_back(nice: i32) {
-    // The library sets a niceness with the class: the most urgent one, for a thread may always be made nicer afterwards. Without privileges
-    // the niceness stays.
+    // The library sets a niceness with the class: the most urgent one, for a thread may always be made nicer afterwards. Without
+    // privileges the niceness stays.
     let behind = ThreadSchedulePolicy::Normal(Normal::Batch);
     let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Max, behind);
     yield_to_others(nice);
@@ -189,7 +190,8 @@ struct Had {
 }
 
 impl Had {
-    /// Whether a thread for which it was `before`, `window` ago, has mostly waited for a core. Whoever waits for something else does not want one.
+    /// Whether a thread for which it was `before`, `window` ago, has mostly waited for a core. Whoever waits for something else does
+    /// not want one.
     fn is_starved(self, before: Self, window: Duration) -> bool {
         let half = |now: Duration, before| now.saturating_sub(before) >= window / 2;
         !half(self.ran, before.ran) && (self.wants || half(self.waited, before.waited))
