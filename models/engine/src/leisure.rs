@@ -34,7 +34,8 @@ use thread_priority::{
 
 use crate::measure::read;
 
-/// How long work for which nobody waits leaves the cores to all else: [`SPELLS`] times as long is less than any child may take.
+/// How long work for which nobody waits leaves the cores to all else, and four times as long where it gets on: less than any child may
+/// take.
 pub const PATIENCE_AHEAD: Duration = Duration::from_secs(5);
 
 /// Who gets on stays at leisure so many times as long as its patience lasts, and no longer: it keeps to one core, and others may be
