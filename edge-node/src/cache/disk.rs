@@ -380,7 +380,7 @@ mod tests {
             loop {
                 match Shelves::open(dir.path(), Arc::clone(&keys), STRETCHES * 1_000, 1 << 20) {
                     Ok(shelves) => return shelves,
-                    // Threads of sled, and processes that another test is just starting, let go of the file a little later.
+                    // The lock of the store that was just closed was found held a moment longer; by whom is not known.
                     Err(sled::Error::Io(_)) if runtime::clock::instant() < end => std::thread::yield_now(),
                     Err(error) => panic!("{error}"),
                 }

@@ -39,6 +39,19 @@ fn seats(memory: &Memory, count: usize) -> Vec<(Seat, Arc<AtomicUsize>)> {
 fn soon() -> Instant {
     clock::instant() + Duration::from_secs(10)
 }
+/// Comes back once `good` is true, which takes no longer than [`soon`].
+async fn until(good: impl Fn() -> bool) {
+    let end = soon();
+    while !good() {
+        assert!(clock::instant() < end, "never");
+        tokio::task::yield_now().await;
+    }
+}
+/// Who is older is told by a clock of milliseconds: the next use is later than the last one.
+async fn a_millisecond(memory: &Memory) {
+    let now = memory.since();
+    until(|| memory.since() > now).await;
+}
 fn here(seats: &[(Seat, Arc<AtomicUsize>)]) -> Vec<usize> {
     let near = |seat: &Seat| matches!(seat.warmth(), Warmth::Warm | Warmth::Hot);
     (0..seats.len()).filter(|&n| near(&seats[n].0)).collect()
@@ -66,13 +79,13 @@ async fn who_was_asked_last_stays_and_who_is_pinned_never_leaves() {
     let seats = seats(&memory, 5);
     for n in [0, 1, 2] {
         assert!(seats[n].0.within(soon()).await.is_ok());
-        tokio::time::sleep(Duration::from_millis(2)).await; // who is older is told by a clock of milliseconds
+        a_millisecond(&memory).await;
     }
     assert!(seats[1].0.within(soon()).await.is_ok(), "asked again");
-    tokio::time::sleep(Duration::from_millis(2)).await;
+    a_millisecond(&memory).await;
     assert!(seats[3].0.within(soon()).await.is_ok());
     assert_eq!(here(&seats), [0, 1, 3]);
-    tokio::time::sleep(Duration::from_millis(2)).await;
+    a_millisecond(&memory).await;
     assert!(seats[4].0.within(soon()).await.is_ok());
     assert_eq!(here(&seats), [0, 3, 4]);
 }
@@ -82,15 +95,11 @@ async fn a_copy_that_this_node_keeps_leaves_last_and_is_loaded_when_it_becomes_i
     let memory = keeper(30, &[], 1);
     let seats = seats(&memory, 5);
     let ahead = |models: &[usize]| models.iter().map(|n| (format!("m{n}").parse().unwrap(), 1)).collect();
-    let arrived = async |wanted: &[usize]| {
-        while !wanted.iter().all(|n| here(&seats).contains(n)) {
-            tokio::task::yield_now().await;
-        }
-    };
+    let arrived = async |wanted: &[usize]| until(|| wanted.iter().all(|n| here(&seats).contains(n))).await;
     memory.stand(ahead(&[1, 2, 3, 4]));
     arrived(&[0]).await;
     for n in [1, 2, 3, 4] {
-        tokio::time::sleep(Duration::from_millis(2)).await; // who is older is told by a clock of milliseconds
+        a_millisecond(&memory).await;
         assert!(seats[n].0.within(soon()).await.is_ok());
     }
     assert_eq!(here(&seats), [0, 3, 4], "the oldest is kept");
@@ -124,9 +133,7 @@ async fn a_copy_that_cannot_be_loaded_is_not_tried_again_until_somebody_asks() {
     });
     let seat = memory.seat(&"m".parse().unwrap(), 10, Duration::ZERO, load, None);
     memory.stand(BTreeMap::new());
-    while tries.load(Ordering::SeqCst) == 0 || seat.warmth() == Warmth::Loading {
-        tokio::task::yield_now().await;
-    }
+    until(|| tries.load(Ordering::SeqCst) == 1 && seat.warmth() == Warmth::Cold).await;
     memory.stand(BTreeMap::new());
     assert_eq!(seat.warmth(), Warmth::Cold);
     assert_eq!(seat.within(soon()).await.err(), Some(Refusal::Failed));
@@ -162,9 +169,7 @@ async fn who_cannot_wait_for_the_loading_is_refused_at_once_and_the_next_finds_i
     let seat = memory.seat(&"slow".parse().unwrap(), 10, wait, load, None);
     let refused = seat.within(clock::instant() + Duration::from_secs(1)).await;
     assert_eq!(refused.err(), Some(Refusal::Unmeetable { wait }));
-    while seat.warmth() != Warmth::Hot {
-        tokio::task::yield_now().await;
-    }
+    until(|| seat.warmth() == Warmth::Hot).await;
     assert!(
         seat.within(clock::instant() + Duration::from_millis(1)).await.is_ok(),
         "what it took is learnt"

@@ -70,7 +70,7 @@ async fn written(receipts: &Receipts, id: &ReceiptId) -> Proof {
             let (receipts, id) = (receipts.clone(), id.clone());
             match tokio::task::spawn_blocking(move || receipts.proof(&id)).await.unwrap() {
                 Ok(proof) => return proof,
-                Err(Lacking::Unwritten) => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
+                Err(Lacking::Unwritten) => tokio::task::yield_now().await,
                 Err(error) => panic!("{error}"),
             }
         }

@@ -60,12 +60,12 @@ fn on_one_core<T>(nice: i32, patience: Duration, cores: Option<CpuSet>, work: im
     }
     let worker = thread_native_id();
     let (core, over) = (Core::settle(cores), AtomicBool::new(false));
-    let at_leisure = AtomicBool::new(false);
+    let entered = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let watch = || {
             stand_by();
-            // Nobody may call the worker back before it has gone.
-            while !at_leisure.load(Ordering::Acquire) {
+            // Who has not entered the idle class yet cannot be taken out of it.
+            while !entered.load(Ordering::Acquire) {
                 std::thread::park();
             }
             for _ in 0..SPELLS {
@@ -92,7 +92,7 @@ fn on_one_core<T>(nice: i32, patience: Duration, cores: Option<CpuSet>, work: im
         change(worker, Normal::Idle);
         // After the class: setting that sets this thread's niceness too.
         yield_to_others(nice);
-        at_leisure.store(true, Ordering::Release);
+        entered.store(true, Ordering::Release);
         watch.thread().unpark();
         let _over = Over {
             over: &over,
