@@ -82,16 +82,22 @@ impl Book {
 
     fn written(&self, log: &Log, count: usize) {
         self.view.store(Arc::clone(log.view()));
+        self.metrics
+            .receipts_written
+            .inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+        // Last: who sees that nothing is unwritten sees all of it written.
         self.leave(count);
-        let count = u64::try_from(count).unwrap_or(u64::MAX);
-        self.metrics.receipts_written.inc_by(count);
+    }
+
+    /// Places that are taken.
+    pub(super) fn unwritten(&self) -> usize {
+        RECEIPTS_UNWRITTEN_MAX.saturating_sub(self.places.available_permits())
     }
 
     /// The receipt `id` and where it stands.
     pub(super) fn proof(&self, id: &ReceiptId) -> Result<Proof, Lacking> {
         // Asked before the view is taken: what is written meanwhile is found, not lost.
-        let unwritten = RECEIPTS_UNWRITTEN_MAX.saturating_sub(self.places.available_permits());
-        let unwritten = u64::try_from(unwritten).unwrap_or(u64::MAX);
+        let unwritten = u64::try_from(self.unwritten()).unwrap_or(u64::MAX);
         let view = self.view();
         if id.index >= view.size() {
             let comes = !self.is_stopped() && id.index - view.size() < unwritten;

@@ -78,6 +78,16 @@ async fn written(receipts: &Receipts, id: &ReceiptId) -> Proof {
     tokio::time::timeout(PATIENCE, asking).await.expect("a receipt on disk")
 }
 
+/// Waits until nothing that was asked for is unwritten: a proof is there a moment before its receipt's place is free.
+async fn settled(receipts: &Receipts) {
+    let settling = async {
+        while receipts.0.book.unwritten() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, settling).await.expect("all on disk");
+}
+
 /// What the node's key makes of `proof`.
 fn verified(proof: &Proof) -> (proto::receipt::Receipt, Standing) {
     proto::receipt::open(proof, &fleet(), &PublicKey::of(&key())).unwrap()
@@ -104,6 +114,7 @@ async fn every_promise_is_kept_whoever_asks_with_it() {
             indices.push(logged.index);
         }
     }
+    settled(&receipts).await;
     indices.sort_unstable();
     assert_eq!(indices, (0..600).collect::<Vec<_>>());
     assert_eq!(
@@ -137,6 +148,7 @@ async fn who_has_no_receipt_finds_none() {
     let receipts = open(folder.path(), &metrics());
     let promise = promised(&receipts, 0..1).await.remove(0);
     written(&receipts, &promise.id).await;
+    settled(&receipts).await;
     let mut guessed = promise.id.clone();
     guessed.leaf[0] ^= 1;
     let mut elsewhere = promise.id.clone();
@@ -223,6 +235,7 @@ async fn no_more_are_promised_than_may_be_lost_and_who_left_takes_no_place() {
     }
     let promise = promised(&receipts, 200..201).await.remove(0);
     written(&receipts, &promise.id).await;
+    settled(&receipts).await;
     assert_eq!(metrics.receipts_promised.get(), metrics.receipts_written.get());
     let taken = std::iter::from_fn(|| book.enter().then_some(())).count();
     assert_eq!(taken, proto::limits::RECEIPTS_UNWRITTEN_MAX);
