@@ -3,10 +3,27 @@
 //! Made to cost little, since the client shares its cores with the server: nothing is copied, a head is looked through once
 //! a read. It reads what servers here send: a length or chunks, no answer that ends with its connection.
 
+use std::mem::MaybeUninit;
+
+use httparse::{Header, ParserConfig, Response, Status};
+
 /// Longest head that is read.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Most headers that are read.
+const HEADERS_MAX: usize = 64;
 /// Longest body that is read.
 const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// Where an answer that is whole lies in the bytes that it was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    status: u16,
+    closes: bool,
+    chunked: bool,
+    /// Where the body begins and ends.
+    head_bytes: usize,
+    bytes: usize,
+}
 
 /// An answer that is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +46,11 @@ pub enum Malformed {
     #[error("the first line is not `HTTP/1.1` and a status from 200")]
     StatusLine,
     /// No blank line for too long.
-    #[error("the head is longer than {HEAD_BYTES_MAX} bytes")]
+    #[error("the head is longer than {HEAD_BYTES_MAX} bytes or {HEADERS_MAX} headers")]
     HeadTooLong,
+    /// A header that is none.
+    #[error("a line of the head is no header")]
+    Head,
     /// Where the body ends is not told, or told in two ways.
     #[error("the head does not tell where the body ends")]
     Framing,
@@ -42,43 +62,70 @@ pub enum Malformed {
     BodyTooLong,
 }
 
+impl Frame {
+    /// Where the answer lies that `bytes` begin with; `None` where more has to come.
+    ///
+    /// # Errors
+    /// [`Malformed`]; more bytes would not help.
+    pub fn read(bytes: &[u8]) -> Result<Option<Self>, Malformed> {
+        let mut room = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+        let Some((response, head_bytes)) = head(bytes, &mut room)? else {
+            return Ok(None);
+        };
+        let status = response.code.filter(|status| *status >= 200);
+        let status = status.filter(|_| response.version == Some(1));
+        let status = status.ok_or(Malformed::StatusLine)?;
+        let (length, closes) = framing(response.headers)?;
+        let rest = &bytes[head_bytes..];
+        let body_bytes = match length {
+            _ if matches!(status, 204 | 304) => Some(0),
+            Length::Told(length) => Some(length).filter(|length| *length <= rest.len()),
+            Length::Chunked => chunked(rest, |_| ())?,
+            Length::Untold => return Err(Malformed::Framing),
+        };
+        Ok(body_bytes.map(|body_bytes| Self {
+            status,
+            closes,
+            chunked: length == Length::Chunked,
+            head_bytes,
+            bytes: head_bytes + body_bytes,
+        }))
+    }
+    /// Bytes that the answer takes up, from the first on.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+    /// The answer in the `bytes` that this was read from.
+    #[must_use]
+    pub fn of<'a>(&self, bytes: &'a [u8]) -> Answer<'a> {
+        Answer {
+            status: self.status,
+            closes: self.closes,
+            bytes: self.bytes,
+            head: &bytes[..self.head_bytes],
+            body: &bytes[self.head_bytes..self.bytes],
+            chunked: self.chunked,
+        }
+    }
+}
+
 impl<'a> Answer<'a> {
     /// The answer that `bytes` begin with; `None` where more has to come.
     ///
     /// # Errors
     /// [`Malformed`]; more bytes would not help.
     pub fn read(bytes: &'a [u8]) -> Result<Option<Self>, Malformed> {
-        let Some(end) = find(bytes, b"\r\n\r\n") else {
-            return if bytes.len() > HEAD_BYTES_MAX {
-                Err(Malformed::HeadTooLong)
-            } else {
-                Ok(None)
-            };
-        };
-        let (head, rest) = (&bytes[..end], &bytes[end + 4..]);
-        let status = status(head)?;
-        let framing = framing(head)?;
-        let length = match framing.length {
-            _ if matches!(status, 204 | 304) => Some(0),
-            Length::Told(length) => Some(length).filter(|length| *length <= rest.len()),
-            Length::Chunked => chunked(rest, |_| ())?,
-            Length::Untold => return Err(Malformed::Framing),
-        };
-        Ok(length.map(|length| Self {
-            status,
-            closes: framing.closes,
-            bytes: end + 4 + length,
-            head,
-            body: &rest[..length],
-            chunked: framing.length == Length::Chunked,
-        }))
+        Ok(Frame::read(bytes)?.map(|frame| frame.of(bytes)))
     }
 
     /// A header's value, without blanks around it; the first where there are several.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&'a str> {
-        let (_, value) = headers(self.head).find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))?;
-        std::str::from_utf8(value).ok()
+        let mut room = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+        let (response, _) = head(self.head, &mut room).ok()??;
+        let header = response.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(header.value).ok()
     }
 
     /// The body, put together.
@@ -94,29 +141,23 @@ impl<'a> Answer<'a> {
     }
 }
 
+/// The head that `bytes` begin with, and its length with the blank line; `None` where more has to come.
+fn head<'h, 'b>(
+    bytes: &'b [u8],
+    room: &'h mut [MaybeUninit<Header<'b>>],
+) -> Result<Option<(Response<'h, 'b>, usize)>, Malformed> {
+    let mut response = Response::new(&mut []);
+    match ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, room) {
+        Ok(Status::Complete(length)) => Ok(Some((response, length))),
+        Ok(Status::Partial) if bytes.len() <= HEAD_BYTES_MAX => Ok(None),
+        Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => Err(Malformed::HeadTooLong),
+        Err(httparse::Error::Status | httparse::Error::Version) => Err(Malformed::StatusLine),
+        Err(_) => Err(Malformed::Head),
+    }
+}
+
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|at| at == what)
-}
-
-fn status(head: &[u8]) -> Result<u16, Malformed> {
-    let line = head.strip_prefix(b"HTTP/1.1 ").ok_or(Malformed::StatusLine)?;
-    let (digits, rest) = line.split_at_checked(3).ok_or(Malformed::StatusLine)?;
-    if !digits.iter().all(u8::is_ascii_digit) || !matches!(rest.first(), None | Some(b' ' | b'\r')) {
-        return Err(Malformed::StatusLine);
-    }
-    let status = digits.iter().fold(0, |n, d| n * 10 + u16::from(d - b'0'));
-    if status >= 200 {
-        Ok(status)
-    } else {
-        Err(Malformed::StatusLine)
-    }
-}
-
-fn headers(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    head.split(|b| *b == b'\n').skip(1).filter_map(|line| {
-        let colon = line.iter().position(|b| *b == b':')?;
-        Some((&line[..colon], line[colon + 1..].trim_ascii()))
-    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -126,34 +167,27 @@ enum Length {
     Chunked,
 }
 
-struct Framing {
-    length: Length,
-    closes: bool,
-}
-
-fn framing(head: &[u8]) -> Result<Framing, Malformed> {
-    let mut framing = Framing {
-        length: Length::Untold,
-        closes: false,
-    };
-    for (name, value) in headers(head) {
-        let told = if name.eq_ignore_ascii_case(b"content-length") {
+/// How the body is framed, and whether the connection ends after it.
+fn framing(headers: &[Header<'_>]) -> Result<(Length, bool), Malformed> {
+    let (mut length, mut closes) = (Length::Untold, false);
+    for Header { name, value } in headers {
+        let told = if name.eq_ignore_ascii_case("content-length") {
             Length::Told(number(value, 10).ok_or(Malformed::Framing)?)
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
             let chunked = value.eq_ignore_ascii_case(b"chunked");
             chunked.then_some(Length::Chunked).ok_or(Malformed::Framing)?
         } else {
-            framing.closes |= name.eq_ignore_ascii_case(b"connection") && value.eq_ignore_ascii_case(b"close");
+            closes |= name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case(b"close");
             continue;
         };
-        if framing.length != Length::Untold {
+        if length != Length::Untold {
             return Err(Malformed::Framing);
         }
-        framing.length = told;
+        length = told;
     }
-    match framing.length {
+    match length {
         Length::Told(length) if length > BODY_BYTES_MAX => Err(Malformed::BodyTooLong),
-        _ => Ok(framing),
+        length => Ok((length, closes)),
     }
 }
 

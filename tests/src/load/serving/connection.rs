@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::answer::Answer;
+use super::answer::{Answer, Frame};
 
 /// What is read at once, and what a connection holds at least.
 const READ_BYTES: usize = 16 << 10;
@@ -43,7 +43,7 @@ impl Connection {
     pub async fn ask(&mut self, request: &[u8]) -> Result<Answer<'_>> {
         self.filled = 0;
         self.stream.write_all(request).await.context("send a request")?;
-        loop {
+        let frame = loop {
             if self.buffer.len() - self.filled < READ_BYTES / 4 {
                 self.buffer.resize(self.buffer.len() * 2, 0);
             }
@@ -56,13 +56,11 @@ impl Connection {
                 );
             }
             self.filled += read;
-            if Answer::read(&self.buffer[..self.filled])?.is_some() {
-                break;
+            if let Some(frame) = Frame::read(&self.buffer[..self.filled])? {
+                break frame;
             }
-        }
-        // Read again for its borrow: a head's worth of work that the compiler cannot be told is done.
-        let answer = Answer::read(&self.buffer[..self.filled])?.context("it was whole")?;
-        ensure!(answer.bytes == self.filled, "more than the answer came");
-        Ok(answer)
+        };
+        ensure!(frame.bytes() == self.filled, "more than the answer came");
+        Ok(frame.of(&self.buffer[..self.filled]))
     }
 }

@@ -42,11 +42,12 @@ fn answers_are_read_as_servers_send_them() {
 
 #[test]
 fn what_is_no_answer_is_refused_and_not_waited_for() {
-    let refused: [(&[u8], Malformed); 9] = [
+    let refused: [(&[u8], Malformed); 10] = [
         (b"HTTP/1.0 200 OK\r\n\r\n", Malformed::StatusLine),
         (b"HTTP/1.1 100 Continue\r\n\r\n", Malformed::StatusLine),
         (b"HTTP/1.1 2000\r\n\r\n", Malformed::StatusLine),
         (b"HTTP/1.1 200 OK\r\n\r\n", Malformed::Framing),
+        (b"HTTP/1.1 200 OK\r\na b: c\r\n", Malformed::Head),
         (b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", Malformed::Framing),
         (
             b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
@@ -68,10 +69,10 @@ fn what_is_no_answer_is_refused_and_not_waited_for() {
     for (bytes, why) in refused {
         assert_eq!(Answer::read(bytes), Err(why), "{}", String::from_utf8_lossy(bytes));
     }
-    assert_eq!(
-        Answer::read(&vec![b'x'; HEAD_BYTES_MAX + 1]),
-        Err(Malformed::HeadTooLong)
-    );
+    for (line, times) in [("x", HEAD_BYTES_MAX), ("a: b\r\n", HEADERS_MAX + 1)] {
+        let long = format!("HTTP/1.1 200 OK\r\n{}", line.repeat(times));
+        assert_eq!(Answer::read(long.as_bytes()), Err(Malformed::HeadTooLong));
+    }
 }
 
 /// Bytes that look like an answer more often than chance would have it.
