@@ -122,7 +122,7 @@ mod tests {
                 let told = others.map(|n| neighbour(*n, "DE", model)).collect();
                 let ahead =
                     Elsewhere::told(told, runtime::clock::instant()).ahead(&format!("r/n{own}").parse().unwrap());
-                ahead.get(&model.parse().unwrap()).copied().unwrap_or(0)
+                ahead.get(model).copied().unwrap_or(0)
             };
             let mut all: Vec<usize> = nodes.iter().map(|own| ahead(*own)).collect();
             all.sort_unstable();

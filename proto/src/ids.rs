@@ -1,5 +1,6 @@
 //! Names and digests that are right by construction: holding one proves that its text was checked.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -88,6 +89,11 @@ macro_rules! name {
             type Err = IdError;
             fn from_str(text: &str) -> Result<Self, IdError> {
                 text.to_owned().try_into()
+            }
+        }
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
             }
         }
         impl From<$type> for String {

@@ -30,7 +30,7 @@ impl Room {
     pub(super) fn none(&self) -> Lent {
         Lent {
             room: self.clone(),
-            pieces: Vec::new(),
+            held: None,
         }
     }
 }
@@ -39,21 +39,30 @@ impl Room {
 #[derive(Debug)]
 pub(super) struct Lent {
     room: Room,
-    pieces: Vec<OwnedSemaphorePermit>,
+    held: Option<OwnedSemaphorePermit>,
 }
 
 impl Lent {
     /// Lends more, so that `bytes` have room.
     pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), Problem> {
-        while self.pieces.len() * PIECE_BYTES < bytes {
-            let piece = Arc::clone(&self.room.0).try_acquire_owned();
-            let full = |_| {
-                Problem::full(
-                    "this node holds as many request bodies as it may",
-                    Duration::from_secs(1),
-                )
-            };
-            self.pieces.push(piece.map_err(full)?);
+        let full = || {
+            Problem::full(
+                "this node holds as many request bodies as it may",
+                Duration::from_secs(1),
+            )
+        };
+        let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = bytes.div_ceil(PIECE_BYTES).saturating_sub(held);
+        if more == 0 {
+            return Ok(());
+        }
+        let more = u32::try_from(more).map_err(|_| full())?;
+        let more = Arc::clone(&self.room.0)
+            .try_acquire_many_owned(more)
+            .map_err(|_| full())?;
+        match &mut self.held {
+            Some(held) => held.merge(more),
+            None => self.held = Some(more),
         }
         Ok(())
     }

@@ -14,25 +14,34 @@ pub(super) const HEADER: HeaderName = HeaderName::from_static("meridian-deadline
 /// What the head of a call over gRPC says besides: the client library cancels the call by itself then.
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Whether the head says how long, for a call or for a request.
-pub(super) fn is_named(headers: &HeaderMap) -> bool {
-    headers.contains_key(HEADER) || headers.contains_key(GRPC_TIMEOUT)
+/// How long a request may take, and by whose word.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    pub(super) time: Duration,
+    /// Whether the client named it.
+    pub(super) is_named: bool,
+}
+
+impl Budget {
+    /// What a client says, within the bound, which it is where they say nothing.
+    fn of(named: Option<Duration>) -> Self {
+        let default = Duration::from_millis(DEADLINE_MS_DEFAULT);
+        Self {
+            time: named.unwrap_or(default).min(Duration::from_millis(DEADLINE_MS_MAX)),
+            is_named: named.is_some(),
+        }
+    }
 }
 
 /// What the head says.
-pub(super) fn of_head(headers: &HeaderMap) -> Result<Duration, Problem> {
-    Ok(bounded(named(headers)?))
+pub(super) fn of_head(headers: &HeaderMap) -> Result<Budget, Problem> {
+    named(headers).map(Budget::of)
 }
 
 /// What the head of a call over gRPC says: the shorter of its two words.
-pub(super) fn of_call(headers: &HeaderMap) -> Result<Duration, Problem> {
+pub(super) fn of_call(headers: &HeaderMap) -> Result<Budget, Problem> {
     let words = [named(headers)?, of_grpc(headers)?];
-    Ok(bounded(words.into_iter().flatten().min()))
-}
-
-fn bounded(named: Option<Duration>) -> Duration {
-    let default = Duration::from_millis(DEADLINE_MS_DEFAULT);
-    named.unwrap_or(default).min(Duration::from_millis(DEADLINE_MS_MAX))
+    Ok(Budget::of(words.into_iter().flatten().min()))
 }
 
 fn named(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
@@ -87,16 +96,17 @@ mod tests {
     fn a_deadline_is_the_clients_own_up_to_the_bound() {
         let head = |value: &str| {
             let headers = HeaderMap::from_iter([(HEADER, value.parse().unwrap())]);
-            of_head(&headers).ok().map(|d| d.as_millis())
+            of_head(&headers).ok().map(|budget| budget.time.as_millis())
         };
         assert_eq!(head("250"), Some(250));
         for long in ["99999999999", "1070007706088238350336"] {
             assert_eq!(head(long), Some(u128::from(DEADLINE_MS_MAX)), "{long}");
         }
         assert!(head("0").is_none() && head("-1").is_none() && head("soon").is_none());
+        let unnamed = of_head(&HeaderMap::new()).unwrap();
         assert_eq!(
-            of_head(&HeaderMap::new()).ok(),
-            Some(Duration::from_millis(DEADLINE_MS_DEFAULT))
+            (unnamed.time, unnamed.is_named),
+            (Duration::from_millis(DEADLINE_MS_DEFAULT), false)
         );
         let second = Duration::from_secs(1);
         assert_eq!(with_body(second, Some(250)), Duration::from_micros(250));
@@ -109,7 +119,7 @@ mod tests {
             let words = [(HEADER, ms), (GRPC_TIMEOUT, timeout)];
             let given = words.into_iter().filter(|(_, value)| !value.is_empty());
             let headers = given.map(|(name, value)| (name, value.parse().unwrap()));
-            of_call(&headers.collect()).ok().map(|d| d.as_micros())
+            of_call(&headers.collect()).ok().map(|budget| budget.time.as_micros())
         };
         assert_eq!(call("", "250m"), Some(250_000));
         assert_eq!(

@@ -24,9 +24,9 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
     let Admitted { arrived, asker } = Admitted::of(&door.parts, &set, request)?;
     let headers = request.headers();
     let (budget, encoding) = (deadline::of_head(headers)?, body::encoding(headers)?);
-    let time = budget.min(Duration::from_millis(INFER_BODY_MS_MAX));
+    let time = budget.time.min(Duration::from_millis(INFER_BODY_MS_MAX));
     let received = body::read(&door.room, body.take(), INFER_JSON_BYTES_MAX, time).await?;
-    let received = received.ok_or_else(|| body::late(time, budget))?;
+    let received = received.ok_or_else(|| body::late(time, budget.time))?;
     let short = received.bytes.len() <= infer::DECODE_INLINE_BYTES_MAX && encoding == body::Encoding::Plain;
     let (asked, question) = infer::aside(short, move || {
         let body::Received { bytes, lent } = body::unpack(received, encoding, INFER_JSON_BYTES_MAX)?;
@@ -38,7 +38,7 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
     })
     .await?;
     infer::record_model(&span, &question.slot);
-    let deadline = arrived + question.budget(door, headers, budget);
+    let deadline = arrived + question.budget(door, budget);
     // The tokens are the model's own: it is needed also where the answer is kept.
     let model = question.slot.seat.within(deadline).await;
     let model = model.map_err(|refusal| Problem::from(refusal).about(&question.slot.release.model))?;

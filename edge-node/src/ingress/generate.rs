@@ -59,9 +59,9 @@ async fn walk(
     }
     let headers = request.headers();
     let (budget, encoding) = (deadline::of_head(headers)?, body::encoding(headers)?);
-    let time = budget.min(Duration::from_millis(INFER_BODY_MS_MAX));
+    let time = budget.time.min(Duration::from_millis(INFER_BODY_MS_MAX));
     let received = body::read(&door.room, body.take(), GENERATE_BODY_BYTES_MAX, time).await?;
-    let received = received.ok_or_else(|| body::late(time, budget))?;
+    let received = received.ok_or_else(|| body::late(time, budget.time))?;
     let short = received.bytes.len() <= infer::DECODE_INLINE_BYTES_MAX && encoding == body::Encoding::Plain;
     let question = infer::aside(short, move || {
         let body::Received { bytes, lent } = body::unpack(received, encoding, GENERATE_BODY_BYTES_MAX)?;
@@ -69,7 +69,7 @@ async fn walk(
         Question::of(slot, &asker, request, &bytes, lent)
     })
     .await?;
-    let deadline = arrived + question.budget(door, headers, budget);
+    let deadline = arrived + question.budget(door, budget);
     let obtained = infer::obtain(door, &question, deadline, &span).await?;
     let told = obtained.told(&question.request)?;
     let outputs = told.iter().map(|told| Answered {

@@ -99,8 +99,15 @@ where
 
 /// Tells the trace which model is asked.
 pub(super) fn record_model(span: &Span, slot: &ModelSlot) {
-    span.record("model", slot.release.model.as_str());
-    span.record("version", slot.release.version.0.get());
+    record(span, "model", slot.release.model.as_str());
+    record(span, "version", slot.release.version.0.get());
+}
+
+/// Tells the trace something, where there is one: a span that nobody wants looks its fields up all the same.
+fn record(span: &Span, field: &'static str, value: impl tracing::Value) {
+    if !span.is_disabled() {
+        span.record(field, value);
+    }
 }
 
 /// Counts how a request ended, also when its client leaves and all of this is dropped.
@@ -112,7 +119,7 @@ struct End<'a> {
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
-        self.span.record("outcome", tracing::field::debug(self.outcome));
+        record(self.span, "outcome", tracing::field::debug(self.outcome));
         self.metrics.ended(self.outcome);
     }
 }

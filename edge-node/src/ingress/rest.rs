@@ -46,7 +46,7 @@ async fn walk(
     let of_model = |problem: Problem| problem.about(&slot.release.model);
     let wish = Wish::of(door, headers).map_err(of_model)?;
     let budget = deadline::of_head(headers)?;
-    let sent = read(door, headers, body, budget).await.map_err(of_model)?;
+    let sent = read(door, headers, body, budget.time).await.map_err(of_model)?;
     let later = wish.map(|wish| wish.submission(target, &sent, headers, asker.tenant.clone()));
     let asker = if later.is_some() {
         asker.without_receipt()
@@ -58,7 +58,7 @@ async fn walk(
         return jobs::accept(door, question, submission).await;
     }
     infer::charge(door, &question)?;
-    let deadline = arrived + question.budget(door, headers, budget);
+    let deadline = arrived + question.budget(door, budget);
     told(door, &question, deadline, arrived, &span).await
 }
 

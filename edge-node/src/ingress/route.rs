@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
-use proto::ids::{ModelName, ModelVersion};
+use proto::ids::ModelVersion;
 
 use super::jobs::Page;
 use super::manage::Manage;
@@ -61,15 +61,11 @@ impl Target {
     /// The model meant, if it is served.
     pub(super) fn find<'s>(&self, set: &'s ServingSet) -> Result<&'s Arc<ModelSlot>, Problem> {
         let unknown = || Problem::not_found(format!("Request for unknown model: '{}' is not found", cut(&self.name)));
-        let name = self.name.parse::<ModelName>().map_err(|_| unknown())?;
         let absent = || {
-            if set.awaited.contains(&name) {
-                Problem::loading(&name)
-            } else {
-                unknown()
-            }
+            let awaited = set.awaited.get(self.name.as_str());
+            awaited.map_or_else(unknown, Problem::loading)
         };
-        let slot = set.models.get(&name).ok_or_else(absent)?;
+        let slot = set.models.get(self.name.as_str()).ok_or_else(absent)?;
         match &self.version {
             Some(version) if version.parse::<ModelVersion>() != Ok(slot.release.version) => {
                 let (asked, served) = (cut(version), slot.release.version);
@@ -128,7 +124,7 @@ pub(super) fn of(method: &Method, path: &str) -> Result<Route, Problem> {
         Problem::not_found(message.to_owned())
     })?;
     let allow = methods(&route, segments.last().copied().unwrap_or_default());
-    if allow.split(", ").any(|allowed| allowed == method.as_str()) {
+    if allow.split(',').any(|allowed| allowed.trim_start() == method.as_str()) {
         return Ok(route);
     }
     let method = cut(method.as_str());

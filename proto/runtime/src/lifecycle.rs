@@ -7,8 +7,10 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -45,12 +47,7 @@ impl Lifecycle {
         let abort = self.abort.child_token();
         self.tasks.spawn(async move {
             let _entry = entry;
-            let aborted = tokio::select! {
-                biased;
-                () = task => false,
-                () = abort.cancelled() => true,
-            };
-            if aborted {
+            if unless(&abort, task).await.is_none() {
                 tracing::warn!(task = name, "dropped: it outlived the grace period");
             }
         });
@@ -153,6 +150,25 @@ pub async fn stop_signal() -> std::io::Result<&'static str> {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     })
+}
+
+/// The result of `work`, or none where `token` is cancelled while it goes on. The token is asked to wake this task once and not with each
+/// poll: a connection is polled twice for each request.
+pub(crate) async fn unless<T>(token: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    let (mut work, mut cancelled) = (pin!(work), pin!(token.cancelled()));
+    let mut asked: Option<Waker> = None;
+    poll_fn(move |context| {
+        if let Poll::Ready(done) = work.as_mut().poll(context) {
+            return Poll::Ready(Some(done));
+        }
+        let will_wake = asked.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
+        if will_wake && !token.is_cancelled() {
+            return Poll::Pending;
+        }
+        asked = Some(context.waker().clone());
+        cancelled.as_mut().poll(context).map(|()| None)
+    })
+    .await
 }
 
 #[cfg(test)]

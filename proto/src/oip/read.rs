@@ -67,8 +67,10 @@ pub fn read_infer(body: &[u8], json_bytes: Option<usize>) -> Result<InferRequest
     if json.len() > INFER_JSON_BYTES_MAX {
         return Err(too_long("the JSON part", json.len(), INFER_JSON_BYTES_MAX));
     }
-    let request: RequestJson<'_> =
-        serde_json::from_slice(json).map_err(|e| OipError::Json { reason: e.to_string() })?;
+    let unread = |reason: String| OipError::Json { reason };
+    // All at once: of bytes serde_json checks each text by itself, which takes longer.
+    let json = std::str::from_utf8(json).map_err(|e| unread(e.to_string()))?;
+    let request: RequestJson<'_> = serde_json::from_str(json).map_err(|e| unread(e.to_string()))?;
     let inputs = request
         .inputs
         .into_iter()

@@ -415,7 +415,7 @@ fn signed_at(time: UnixMs, key: &SigningKey, node: &str, manifest: ContentHash) 
 }
 
 fn published(story: &Story) -> ContentHash {
-    story.fleet.releases[&"minilm".parse().unwrap()][&"1".parse().unwrap()].manifest
+    story.fleet.releases["minilm"][&"1".parse().unwrap()].manifest
 }
 
 #[test]

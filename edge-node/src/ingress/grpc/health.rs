@@ -44,7 +44,7 @@ pub(super) async fn answer(
         return Err(unimplemented("the health service has the calls Check and Watch"));
     }
     let messages = Messages::of(door, request.headers(), body, GRPC_PAGE_BYTES_MAX)?;
-    let message = messages.only(deadline::of_call(request.headers())?).await?;
+    let message = messages.only(deadline::of_call(request.headers())?.time).await?;
     let asked = message.unpack(GRPC_PAGE_BYTES_MAX)?.bytes;
     let HealthRequest { service } =
         HealthRequest::decode(asked.as_ref()).map_err(|e| Problem::bad_request(e.to_string()))?;

@@ -1,6 +1,6 @@
 //! `ModelInfer`, and what a request in a stream has in common with it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -11,11 +11,12 @@ use proto::receipt::Commitment;
 use runtime::https::{Body, Unread};
 use tracing::Span;
 
+use super::super::Door;
 use super::super::body::{Encoding, Received};
+use super::super::deadline::{self, Budget};
 use super::super::infer::{self, Admitted, Asker, DECODE_INLINE_BYTES_MAX, Obtained, Question};
 use super::super::reply::Problem;
 use super::super::route::Target;
-use super::super::{Door, deadline};
 use super::messages::{Message, Messages};
 use super::wire;
 use crate::serving::ServingSet;
@@ -31,7 +32,7 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
     let headers = request.headers();
     let budget = deadline::of_call(headers)?;
     let messages = Messages::of(door, headers, body, INFER_BODY_BYTES_MAX)?;
-    let message = messages.only(budget).await?;
+    let message = messages.only(budget.time).await?;
     let packed = wire::packs(message.encoding);
     let limit = Limit {
         arrived,
@@ -61,7 +62,7 @@ async fn walk(door: &Door, request: &Request<()>, body: &mut Unread, span: Span)
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limit {
     pub(super) arrived: Instant,
-    pub(super) budget: Duration,
+    pub(super) budget: Budget,
     /// Whether the answer has a head, which could promise a receipt.
     pub(super) headed: bool,
 }
@@ -93,7 +94,7 @@ pub(super) async fn find(
     *id = named;
     let question = question?;
     infer::record_model(span, &question.slot);
-    let deadline = limit.arrived + question.budget(door, request.headers(), limit.budget);
+    let deadline = limit.arrived + question.budget(door, limit.budget);
     let obtained = infer::obtain(door, &question, deadline, span).await?;
     Ok(Found {
         question,

@@ -38,7 +38,7 @@ pub(super) async fn answer(
         return Err(unknown(call));
     }
     let messages = Messages::of(door, request.headers(), body, GRPC_PAGE_BYTES_MAX)?;
-    let message = messages.only(deadline::of_call(request.headers())?).await?;
+    let message = messages.only(deadline::of_call(request.headers())?.time).await?;
     let asked = message.unpack(GRPC_PAGE_BYTES_MAX)?.bytes;
     let mut out = wire::message();
     let written = match call {

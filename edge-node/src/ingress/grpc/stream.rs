@@ -8,7 +8,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt, unfold};
@@ -20,10 +20,11 @@ use proto::oip::grpc::{write_stream_answer, write_stream_error};
 use runtime::clock;
 use runtime::https::{Body, Unread};
 
+use super::super::Door;
+use super::super::deadline::{self, Budget};
 use super::super::infer::{Admitted, observed};
 use super::super::receipts;
 use super::super::reply::Problem;
-use super::super::{Door, deadline};
 use super::infer::{Limit, find};
 use super::messages::{Message, Messages};
 use super::{status, wire};
@@ -38,7 +39,7 @@ struct Conversation {
     messages: Messages,
     works: FuturesUnordered<Work>,
     /// How long each request may take unless it says less.
-    budget: Duration,
+    budget: Budget,
     /// When the call ends, whatever is being done.
     end: Option<Instant>,
     /// Messages are still read.
@@ -53,7 +54,8 @@ pub(super) fn open(door: &Arc<Door>, request: Request<()>, body: &mut Unread) ->
     let begin = || {
         let arrived = Admitted::of(&door.parts, &door.parts.serving.load(), &request)?.arrived;
         receipts::none_in_streams(headers)?;
-        let (budget, whole) = (deadline::of_head(headers)?, deadline::of_grpc(headers)?);
+        let (mut budget, whole) = (deadline::of_head(headers)?, deadline::of_grpc(headers)?);
+        budget.is_named |= whole.is_some();
         // A time beyond all clocks is no deadline.
         Ok((budget, whole.and_then(|time| arrived.checked_add(time))))
     };

@@ -46,25 +46,26 @@ pub(in super::super) async fn obtain_paid(
     let mut end = End {
         question,
         began,
-        way: None,
+        answered: None,
     };
     let found = first(door, question, deadline, span).await;
     let (landed, origin) = found.map_err(|problem| problem.about(&question.slot.release.model))?;
     let own = landed
         .run
         .filter(|_| matches!(origin, CacheUse::Miss | CacheUse::Bypass));
-    end.way = Some(own.map_or(Way::Kept, |run| Way::Run {
+    let at = clock::instant();
+    let way = own.map_or(Way::Kept, |run| Way::Run {
         rows: question.rows,
         run,
         looked: matches!(origin, CacheUse::Miss),
-    }));
+    });
+    end.answered = Some((way, at));
     drop(end);
     let metrics = &door.parts.metrics;
     metrics.answered_from(origin);
     let (model, busy) = (&question.slot.release.model, own.map(|run| run.busy));
     metrics.usage.add(model, question.payer, question.rows, busy);
-    span.record("cache", tracing::field::debug(origin));
-    let at = clock::instant();
+    super::record(span, "cache", tracing::field::debug(origin));
     Ok(Obtained { landed, origin, at })
 }
 
@@ -72,16 +73,17 @@ pub(in super::super) async fn obtain_paid(
 struct End<'a> {
     question: &'a Question,
     began: Instant,
-    way: Option<Way>,
+    /// In which way, and when.
+    answered: Option<(Way, Instant)>,
 }
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
-        let total = clock::instant().saturating_duration_since(self.began);
+        let total = |at: Instant| at.saturating_duration_since(self.began);
         let statistics = &self.question.slot.statistics;
-        match self.way {
-            Some(way) => statistics.answered(way, total, clock::now_ms()),
-            None => statistics.failed(total),
+        match self.answered {
+            Some((way, at)) => statistics.answered(way, total(at), clock::now_ms()),
+            None => statistics.failed(total(clock::instant())),
         }
     }
 }

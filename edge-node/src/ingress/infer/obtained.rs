@@ -69,10 +69,9 @@ impl Obtained {
     ) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
         let stages = Stages::of(arrived, self.landed.run.as_ref(), self.at, clock::instant());
         door.parts.metrics.took(stages.each(), stages.total());
-        let timing = HeaderValue::from_bytes(&stages.told()).expect("names and numbers are printable ASCII");
         let facts = [
             (CACHE_STATUS, HeaderValue::from_static(cache_status(self.origin))),
-            (SERVER_TIMING, timing),
+            (SERVER_TIMING, stages.told()),
             (MODEL, slot.label.clone()),
         ];
         let stand_in = slot.stand_in.as_ref().filter(|_| self.landed.by == Answerer::StandIn);

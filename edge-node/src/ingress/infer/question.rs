@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
 use proto::oip::{InferRequest, Tensor};
 use runtime::telemetry::PER_REQUEST;
 use tracing::Span;
 
 use super::super::body::Lent;
+use super::super::deadline::{self, Budget};
 use super::super::reply::Problem;
-use super::super::{Door, deadline, fit};
+use super::super::{Door, fit};
 use super::{Asker, Claim};
 use crate::batch::accounts::Payer;
 use crate::batch::class::Level;
@@ -80,11 +80,11 @@ impl Question {
     }
 
     /// How long it may take in all: `head` is the head's word, or the bound where it has none.
-    pub(in super::super) fn budget(&self, door: &Door, headers: &HeaderMap, head: Duration) -> Duration {
-        if !deadline::is_named(headers) && self.request.timeout_us.is_none() {
+    pub(in super::super) fn budget(&self, door: &Door, head: Budget) -> Duration {
+        if !head.is_named && self.request.timeout_us.is_none() {
             return door.parts.queue.class(&self.slot.release.model).deadline();
         }
-        deadline::with_body(head, self.request.timeout_us)
+        deadline::with_body(head.time, self.request.timeout_us)
     }
 
     /// What its receipt will say of it, if there is to be one.

@@ -7,27 +7,31 @@
 
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
+
 use crate::cache::flight::Run;
 use crate::metrics::Stage;
 
-/// More than a request of a few milliseconds is told.
-const TOLD_BYTES_USUAL: usize = 128;
+/// The longest number of milliseconds, and more than all stages take with such numbers.
+const MS_BYTES_MAX: usize = 24;
+const TOLD_BYTES_MAX: usize = 256;
 
-/// The time of each stage, in order.
+/// The time of each stage, in order, nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Stages([Duration; Stage::ALL.len()]);
+pub(in super::super) struct Stages([u64; Stage::ALL.len()]);
 
 impl Stages {
     /// Of a request whose head was here at `arrived`, whose outputs were in hand at `obtained`, and whose answer is written
     /// `now`. Without a `run` of the engine finding the kept answer is all of its way.
     pub(super) fn of(arrived: Instant, run: Option<&Run>, obtained: Instant, now: Instant) -> Self {
+        let since = |at: Instant| u64::try_from(at.saturating_duration_since(arrived).as_nanos()).unwrap_or(u64::MAX);
         let ends = match run {
-            Some(run) => [run.pushed, run.taken, run.began, run.ended, now],
-            None => [obtained, obtained, obtained, obtained, now],
+            Some(run) => [run.pushed, run.taken, run.began, run.ended, now].map(since),
+            None => [obtained, obtained, obtained, obtained, now].map(since),
         };
-        let mut from = arrived;
+        let (mut from, last) = (0, ends[ends.len() - 1]);
         Self(ends.map(|end| {
-            let end = end.clamp(from, now.max(from));
+            let end = end.clamp(from, last);
             let spent = end - from;
             from = end;
             spent
@@ -36,54 +40,80 @@ impl Stages {
 
     /// Stages with their times.
     pub(in super::super) fn each(&self) -> impl Iterator<Item = (Stage, Duration)> {
-        Stage::ALL.into_iter().zip(self.0)
+        Stage::ALL.into_iter().zip(self.0.map(Duration::from_nanos))
     }
     /// From the head to the written answer.
     pub(in super::super) fn total(&self) -> Duration {
-        self.0.iter().sum()
+        Duration::from_nanos(self.0.iter().sum())
     }
 
     /// As `Server-Timing` tells it, milliseconds. A stage of less than half a microsecond is left out, so that kept answers
     /// have short headers; what is told sums to the total that is told.
-    pub(super) fn told(&self) -> Vec<u8> {
-        let mut text = Vec::with_capacity(TOLD_BYTES_USUAL);
+    pub(super) fn told(&self) -> HeaderValue {
+        let mut text = Text::default();
         let mut total_us = 0_u64;
-        for (stage, time) in self.each() {
-            let us = (u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).saturating_add(500)) / 1_000;
+        for (stage, ns) in Stage::ALL.into_iter().zip(self.0) {
+            let us = ns.saturating_add(500) / 1_000;
             if us > 0 {
                 total_us = total_us.saturating_add(us);
-                tell(&mut text, stage.name(), us);
+                text.tell(lead(stage), us);
             }
         }
-        tell(&mut text, "total", total_us);
-        text
+        text.tell(b", total;dur=", total_us);
+        HeaderValue::from_bytes(text.list()).expect("names and numbers are printable ASCII")
     }
 }
 
-fn tell(text: &mut Vec<u8>, name: &str, us: u64) {
-    if !text.is_empty() {
-        text.extend_from_slice(b", ");
+/// What stands in front of a stage's time.
+fn lead(stage: Stage) -> &'static [u8] {
+    match stage {
+        Stage::Route => b", route;dur=",
+        Stage::Queue => b", queue;dur=",
+        Stage::Batch => b", batch;dur=",
+        Stage::Exec => b", exec;dur=",
+        Stage::Encode => b", encode;dur=",
     }
-    text.extend_from_slice(name.as_bytes());
-    text.extend_from_slice(b";dur=");
-    push_ms(text, us);
 }
 
-/// `us` microseconds as milliseconds with three decimals. By hand: each request is told six of them, and formatting them took more
-/// instructions than reading the request.
-fn push_ms(text: &mut Vec<u8>, us: u64) {
-    const LONGEST: usize = 24;
-    let (mut digits, mut from, mut rest) = ([b'0'; LONGEST], LONGEST, us);
-    while rest > 0 || from > LONGEST - 5 {
-        from -= 1;
-        if from == LONGEST - 4 {
-            digits[from] = b'.';
-            continue;
+/// What is told. Written by hand: each request is told six numbers, and formatting them took more instructions than reading the request.
+struct Text {
+    bytes: [u8; TOLD_BYTES_MAX],
+    end: usize,
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self {
+            bytes: [0; TOLD_BYTES_MAX],
+            end: 0,
         }
-        digits[from] = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
     }
-    text.extend_from_slice(&digits[from..]);
+}
+
+impl Text {
+    /// Without what separates the first from nothing before it.
+    fn list(&self) -> &[u8] {
+        &self.bytes[2..self.end]
+    }
+    fn push(&mut self, part: &[u8]) {
+        self.bytes[self.end..self.end + part.len()].copy_from_slice(part);
+        self.end += part.len();
+    }
+    /// `us` microseconds as milliseconds with three decimals.
+    fn tell(&mut self, lead: &[u8], us: u64) {
+        self.push(lead);
+        let (mut digits, mut from, mut rest) = ([b'0'; MS_BYTES_MAX], MS_BYTES_MAX, us);
+        while rest > 0 || from > MS_BYTES_MAX - 5 {
+            from -= 1;
+            if from == MS_BYTES_MAX - 4 {
+                digits[from] = b'.';
+                continue;
+            }
+            digits[from] = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+            rest /= 10;
+        }
+        self.push(&digits[from..]);
+    }
 }
 
 #[cfg(test)]
@@ -93,7 +123,7 @@ mod tests {
     use super::*;
 
     fn told(stages: &Stages) -> String {
-        String::from_utf8(stages.told()).unwrap()
+        stages.told().to_str().unwrap().to_owned()
     }
     fn at(base: Instant, us: u64) -> Instant {
         base + Duration::from_micros(us)
@@ -131,9 +161,9 @@ mod tests {
     #[test]
     fn times_are_told_to_the_microsecond() {
         let told = |us: u64| {
-            let mut text = Vec::new();
-            push_ms(&mut text, us);
-            String::from_utf8(text).unwrap()
+            let mut text = Text::default();
+            text.tell(b", ", us);
+            String::from_utf8(text.list().to_vec()).unwrap()
         };
         let times = [0, 1, 999, 1_000, 12_345, 987_654_321];
         assert_eq!(
@@ -141,6 +171,11 @@ mod tests {
             ["0.000", "0.001", "0.999", "1.000", "12.345", "987654.321"]
         );
         assert_eq!(told(u64::MAX), "18446744073709551.615");
+        for stage in Stage::ALL {
+            assert_eq!(lead(stage), format!(", {};dur=", stage.name()).as_bytes());
+        }
+        let longest = Stages([u64::MAX; Stage::ALL.len()]);
+        assert!(longest.told().len() <= TOLD_BYTES_MAX);
     }
 
     proptest! {

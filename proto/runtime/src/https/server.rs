@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ use super::plain::Kind;
 use super::waking::Ear;
 use super::{HttpsError, Origin, PeerAddr, PlainListener, ServerTls, Transport};
 use crate::identity::role_of;
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, unless};
 
 /// How often an HTTP/2 connection is asked whether it is there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -234,16 +234,13 @@ impl<S> Door<S> {
             service: self.service,
             origin: Arc::new(origin),
             asked: asked.clone(),
+            first: Once::new(),
             alt_svc: self.alt_svc,
         };
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let (ear, mut connection) = (Ear::new(), std::pin::pin!(connection));
-        let over = tokio::select! {
-            biased; // a request that has arrived is taken before the drain is seen
-            result = ear.hear(connection.as_mut()) => Some(result),
-            () = drain.cancelled() => None,
-        };
-        let over = match over {
+        // A request that has arrived is taken before the drain is seen.
+        let over = match unless(&drain, ear.hear(connection.as_mut())).await {
             Some(result) => Some(result),
             None => tokio::select! {
                 biased;
@@ -338,6 +335,7 @@ struct Told<S> {
     origin: Arc<Origin>,
     /// Cancelled by the first request.
     asked: CancellationToken,
+    first: Once,
     alt_svc: Option<HeaderValue>,
 }
 
@@ -369,7 +367,7 @@ impl<S: Service<Request<Inbound>, Response = Response<B>>, B> Service<Request<In
     type Future = Answering<S::Future>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.asked.cancel();
+        self.first.call_once(|| self.asked.cancel());
         let mut request = Inbound::of(request);
         request.extensions_mut().insert(Arc::clone(&self.origin));
         Answering {

@@ -1,3 +1,6 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake};
+
 use super::*;
 use tokio::sync::oneshot;
 
@@ -44,4 +47,38 @@ async fn stopping_twice_is_as_stopping_once() {
     assert!(lifecycle.stop(Duration::ZERO).await);
     assert!(lifecycle.stop(Duration::ZERO).await);
     assert!(lifecycle.is_draining());
+}
+
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn work_ends_when_its_token_is_cancelled_whoever_polled_it_last() {
+    let (token, bells) = (CancellationToken::new(), [(); 2].map(|()| Arc::new(Bell::default())));
+    let mut work = pin!(unless(&token, std::future::pending::<()>()));
+    for bell in &bells {
+        let waker = Waker::from(Arc::clone(bell));
+        for _ in 0..3 {
+            assert!(work.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+    }
+    token.cancel();
+    let rung = bells.each_ref().map(|bell| bell.0.load(Ordering::Relaxed));
+    assert_eq!(rung, [0, 1]);
+    let waker = Waker::from(Arc::clone(&bells[1]));
+    assert_eq!(work.poll(&mut Context::from_waker(&waker)), Poll::Ready(None));
+}
+
+#[test]
+fn work_that_is_done_counts_though_its_token_was_cancelled() {
+    let token = CancellationToken::new();
+    token.cancel();
+    let work = pin!(unless(&token, std::future::ready(7)));
+    assert_eq!(work.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Some(7)));
 }
