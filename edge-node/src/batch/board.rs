@@ -50,6 +50,9 @@ pub trait Job {
     fn deadline(&self) -> Instant;
 }
 
+/// A thread that is late by less is about to come: estimates tell when a run ends, and then its answers are told.
+const LATE: Duration = WAKE;
+
 /// Shorter runs are not parted among threads.
 const PART_MIN: Duration = Duration::from_millis(1);
 
@@ -214,7 +217,8 @@ impl<J: Job> Board<J> {
             return true;
         }
         let busy = self.threads.iter().filter_map(|thread| thread.until);
-        work < WAKE && busy.filter(|until| *until > now).any(|until| until + work < soon)
+        let mut coming = busy.filter(|until| *until + LATE > now).map(|until| until.max(now));
+        work < WAKE && coming.any(|comes| comes + work < soon)
     }
     /// Whether something waits that a free thread would take.
     #[must_use]

@@ -308,8 +308,9 @@ fn short_work_is_left_to_a_thread_that_is_free_sooner_than_another_is_awake() {
     };
     let quick = of(10 * us);
     assert!(quick.is_soon_taken(0, now));
+    assert!(quick.is_soon_taken(0, now + 10 * us + LATE - us), "a little late");
     assert!(
-        !quick.is_soon_taken(0, now + 11 * us),
+        !quick.is_soon_taken(0, now + 10 * us + LATE),
         "the busy thread should have come by now"
     );
     assert!(!of(30 * us).is_soon_taken(0, now) && !of(MS).is_soon_taken(0, now));
