@@ -52,6 +52,8 @@ pub trait Job {
 
 /// A thread that is late by less is about to come: estimates tell when a run ends, and then its answers are told.
 const LATE: Duration = WAKE;
+/// It is counted on for so few requests: where more wait it may be late since it has no core.
+const LATE_FOR: usize = 4;
 
 /// Shorter runs are not parted among threads.
 const PART_MIN: Duration = Duration::from_millis(1);
@@ -217,7 +219,12 @@ impl<J: Job> Board<J> {
             return true;
         }
         let busy = self.threads.iter().filter_map(|thread| thread.until);
-        let mut coming = busy.filter(|until| *until + LATE > now).map(|until| until.max(now));
+        let late = if self.requests() <= LATE_FOR {
+            LATE
+        } else {
+            Duration::ZERO
+        };
+        let mut coming = busy.filter(|until| *until + late > now).map(|until| until.max(now));
         work < WAKE && coming.any(|comes| comes + work < soon)
     }
     /// Whether something waits that a free thread would take.
