@@ -314,25 +314,11 @@ fn short_work_is_left_to_a_thread_that_is_free_sooner_than_another_is_awake() {
         "the busy thread should have come by now"
     );
     let mut more = of(us);
-    for n in 2..=4 {
+    for n in 2..6 {
         assert!(more.is_soon_taken(0, now + 2 * us));
-        push(
-            &mut more,
-            Item {
-                cost: us,
-                ..item(n, 2, 1, now)
-            },
-        )
-        .unwrap();
+        let item = item(n, 2, 1, now);
+        push(&mut more, Item { cost: us, ..item }).unwrap();
     }
-    push(
-        &mut more,
-        Item {
-            cost: us,
-            ..item(5, 2, 1, now)
-        },
-    )
-    .unwrap();
     assert!(!more.is_soon_taken(0, now + 2 * us), "many wait for one who is late");
     assert!(!of(30 * us).is_soon_taken(0, now) && !of(MS).is_soon_taken(0, now));
     let mut many = of(10 * us);
