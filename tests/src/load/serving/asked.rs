@@ -81,7 +81,7 @@ fn row(n: u64, input: &str) -> String {
     format!(r#"{{"inputs":[{{"name":"{input}","datatype":"FP32","shape":[1,4],"data":[{sides}{ROW_END}"#)
 }
 
-/// The n-th table's numbers as JSON writes them, by hand: formatting them took as long as sending them.
+/// The n-th table's numbers as JSON writes them, by hand: each request has its own, and the client shares its cores with the server.
 fn sides(n: u64) -> [u8; 15] {
     // A stride that shares no factor with their number visits all of them.
     let n = n.wrapping_mul(7_919) % TABLES;
